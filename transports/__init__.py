@@ -1,0 +1,1 @@
+"""Links and frames: bytes, buffers, sockets. Knows no model and no daemon."""

@@ -1,0 +1,131 @@
+"""What travels on a link: a frame, its spans, and what was done with them on the way.
+
+A WORK frame asks the stages for a microbatch. It starts at the coordinator with token ids, goes from
+stage to stage with hidden states, and the last stage answers the coordinator with a RESULT frame.
+Everything a stage needs to judge the work is in the frame (DESIGN.md §3): `term` and `epoch` of the layout,
+and for each span the sequence, the attempt, the position it starts at and the hash of the tokens before it.
+
+These are plain values; `transports.wire` turns them into bytes and back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+SEQUENCE_ID_BYTES = 16
+
+
+class FrameKind(IntEnum):
+    WORK = 1
+    RESULT = 2
+
+
+class DType(IntEnum):
+    """Element types a tensor may have on a link; the value is what stands in the frame."""
+
+    FLOAT32 = 1
+    FLOAT16 = 2
+    BFLOAT16 = 3
+    INT32 = 4
+    UINT8 = 5
+
+    @property
+    def itemsize(self) -> int:
+        return {1: 4, 2: 2, 3: 2, 4: 4, 5: 1}[self.value]
+
+
+class Reason(IntEnum):
+    """Why a span left its frame before the end of the pipeline."""
+
+    STALE = 1  # its attempt is below the highest this stage has seen
+    DUPLICATE = 2  # it starts below what its attempt has reached
+    MISSING = 3  # the stage holds fewer tokens, or others: a Nack; `held` says from where to go on
+    FAILED = 4  # computing it raised; the stage's log says what
+    CANCELLED = 5  # its sequence was released while it was under way
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One sequence's part of a microbatch: tokens [position, position + length).
+
+    `prefix_hash` is the hash of tokens [0, position) (daemon.history). `outputs` is the number of tokens wanted
+    from the last stage, for the last `outputs` positions of the span: 0 in the middle of a prefill, 1 for decode.
+    """
+
+    sequence: bytes
+    attempt: int
+    position: int
+    length: int
+    prefix_hash: int
+    outputs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """A span that left the frame: at which stage, why, and how many valid tokens that stage holds."""
+
+    sequence: bytes
+    attempt: int
+    stage: int
+    reason: Reason
+    held: int
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Command, executed by every stage in the order of frames: forget the sequence and free its caches."""
+
+    sequence: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StageTrace:
+    """When a frame reached a stage, was taken up, was computed and was sent on, in seconds of the coordinator's clock."""
+
+    stage: int
+    received: float
+    started: float
+    computed: float
+    sent: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """`data` holds prod(shape) elements of `dtype`, row-major; any object with the buffer protocol, never copied here."""
+
+    dtype: DType
+    shape: tuple[int, ...]
+    data: Any
+
+    @property
+    def nbytes(self) -> int:
+        count = 1
+        for n in self.shape:
+            count *= n
+        return count * self.dtype.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One message of a link.
+
+    `tokens`: in a WORK frame the spans' new token ids one after another (sum of lengths); in a RESULT frame the
+    sampled ids, `outputs` of each span. `constants` maps a sequence to its constants in the first frame of an attempt.
+    `logprobs` maps a sequence to one entry per output, in RESULT frames, when asked for. `tensors` hold one row per token.
+    """
+
+    kind: FrameKind
+    term: int
+    epoch: int
+    microbatch: int
+    spans: tuple[Span, ...] = ()
+    tokens: tuple[int, ...] = ()
+    constants: Mapping[bytes, Mapping[str, Any]] = field(default_factory=dict)
+    commands: tuple[Release, ...] = ()
+    departures: tuple[Departure, ...] = ()
+    traces: tuple[StageTrace, ...] = ()
+    logprobs: Mapping[bytes, Any] = field(default_factory=dict)
+    tensors: tuple[Tensor, ...] = ()
