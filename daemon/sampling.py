@@ -12,9 +12,11 @@ MAX_LOGIT_BIAS = 1024
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """Temperature 0 is greedy. Penalties look at the last `penalty_window` tokens of prompt and output, as mlx-lm's do.
+    """Temperature 0 is greedy. Penalties look at the last `penalty_window` tokens of prompt and
+    output, as mlx-lm's do.
 
-    `logprobs`: None, or how many of the most likely tokens to report beside the chosen one (0 = only the chosen one).
+    `logprobs`: None, or how many of the most likely tokens to report beside the chosen one (0 =
+    only the chosen one).
     """
 
     temperature: float = 0.0

@@ -1,9 +1,10 @@
 """What travels on a link: a frame, its spans, and what was done with them on the way.
 
-A WORK frame asks the stages for a microbatch. It starts at the coordinator with token ids, goes from
-stage to stage with hidden states, and the last stage answers the coordinator with a RESULT frame.
-Everything a stage needs to judge the work is in the frame (DESIGN.md §3): `term` and `epoch` of the layout,
-and for each span the sequence, the attempt, the position it starts at and the hash of the tokens before it.
+A WORK frame asks the stages for a microbatch. It starts at the coordinator with token ids, goes
+from stage to stage with hidden states, and the last stage answers the coordinator with a RESULT
+frame. Everything a stage needs to judge the work is in the frame (DESIGN.md §3): `term` and `epoch`
+of the layout, and for each span the sequence, the attempt, the position it starts at and the hash
+of the tokens before it.
 
 These are plain values; `transports.wire` turns them into bytes and back.
 """
@@ -51,8 +52,9 @@ class Reason(IntEnum):
 class Span:
     """One sequence's part of a microbatch: tokens [position, position + length).
 
-    `prefix_hash` is the hash of tokens [0, position) (daemon.history). `outputs` is the number of tokens wanted
-    from the last stage, for the last `outputs` positions of the span: 0 in the middle of a prefill, 1 for decode.
+    `prefix_hash` is the hash of tokens [0, position) (daemon.history). `outputs` is the number of
+    tokens wanted from the last stage, for the last `outputs` positions of the span: 0 in the middle
+    of a prefill, 1 for decode.
     """
 
     sequence: bytes
@@ -76,14 +78,18 @@ class Departure:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Command, executed by every stage in the order of frames: forget the sequence and free its caches."""
+    """Command, executed by every stage in the order of frames: forget the sequence and free its
+    caches.
+    """
 
     sequence: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class StageTrace:
-    """When a frame reached a stage, was taken up, was computed and was sent on, in seconds of the coordinator's clock."""
+    """When a frame reached a stage, was taken up, was computed and was sent on, in seconds of the
+    coordinator's clock.
+    """
 
     stage: int
     received: float
@@ -94,7 +100,9 @@ class StageTrace:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """`data` holds prod(shape) elements of `dtype`, row-major; any object with the buffer protocol, never copied here."""
+    """`data` holds prod(shape) elements of `dtype`, row-major; any object with the buffer protocol,
+    never copied here.
+    """
 
     dtype: DType
     shape: tuple[int, ...]
@@ -112,9 +120,10 @@ class Tensor:
 class Frame:
     """One message of a link.
 
-    `tokens`: in a WORK frame the spans' new token ids one after another (sum of lengths); in a RESULT frame the
-    sampled ids, `outputs` of each span. `constants` maps a sequence to its constants in the first frame of an attempt.
-    `logprobs` maps a sequence to one entry per output, in RESULT frames, when asked for. `tensors` hold one row per token.
+    `tokens`: in a WORK frame the spans' new token ids one after another (sum of lengths); in a
+    RESULT frame the sampled ids, `outputs` of each span. `constants` maps a sequence to its
+    constants in the first frame of an attempt. `logprobs` maps a sequence to one entry per output,
+    in RESULT frames, when asked for. `tensors` hold one row per token.
     """
 
     kind: FrameKind

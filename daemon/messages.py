@@ -1,0 +1,415 @@
+"""The control plane's messages: what shardd, its stages, the coordinator and shardctl say to each
+other.
+
+One msgpack map per message, `{"type": name, field: value, ...}`, over DEALER to the coordinator's
+ROUTER. Every message is a frozen dataclass below; `decode` checks type, fields and value types
+before anything is used, and raises MessageError for what is not one of them. `term` fences
+coordinators: who receives one with a lower term than the highest seen ignores it.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import msgpack
+
+PROTOCOL = 1
+MAX_MESSAGE_BYTES = 8 << 20
+
+
+class MessageError(Exception):
+    """Bytes that are not a message of this protocol. The sender's fault."""
+
+
+# --- hello and welcome ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class NodeHello:
+    """A shardd says who it is; sent again on every reconnect."""
+
+    protocol: int
+    version: str
+    node: str
+    incarnation: str
+    pid: int
+    host: str
+    system: str
+    python: str
+    cores: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StageHello:
+    """A stage process says where it listens and what it holds. `digest` and the range are empty
+    when it holds nothing.
+    """
+
+    protocol: int
+    version: str
+    node: str
+    incarnation: str
+    pid: int
+    mlx: str
+    mlx_lm: str
+    device: str
+    blas: str
+    data_address: str
+    term: int
+    epoch: int
+    digest: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    term: int
+    cluster: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The sender may not take part: what differs, why that matters, what to do."""
+
+    what: str
+    why: str
+    todo: str
+
+
+@dataclass(frozen=True, slots=True)
+class Goodbye:
+    """The node drains and leaves on purpose; not a failure."""
+
+    node: str
+    incarnation: str
+
+
+# --- coordinator to stage -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Hold layers [start, end) of the model in `folder`, whose weights digest must be `digest`."""
+
+    term: int
+    model: str
+    folder: str
+    digest: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """Take place `stage` in the pipeline of `epoch` and send on to `next_address`; frames of lower
+    epochs are dropped.
+    """
+
+    term: int
+    epoch: int
+    stage: int
+    next_address: str
+    chunk_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unload:
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class Revoke:
+    """Spans of `sequence` with an attempt below `attempt` need not be computed any more, wherever
+    they are queued.
+    """
+
+    term: int
+    sequence: bytes
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class KvQuery:
+    query: int
+
+
+# --- stage to coordinator -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Seconds are measured on this stage when it warmed up: its predicted time before any work was
+    seen.
+    """
+
+    node: str
+    incarnation: str
+    digest: str
+    start: int
+    end: int
+    weights_bytes: int
+    tensors_opened: int
+    load_seconds: float
+    decode_seconds: float
+    prefill_token_seconds: float
+    compiled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFailed:
+    node: str
+    incarnation: str
+    what: str
+    why: str
+    todo: str
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    node: str
+    incarnation: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """Progress of a stage process, from its own thread: it goes on while the process computes, and
+    stops when it hangs.
+
+    `microbatch` is the one being computed, since `busy_seconds`; 0 when idle. `clock` is the
+    sender's monotonic time, echoed in HeartbeatAck, from which the sender learns the coordinator's
+    clock.
+    """
+
+    node: str
+    incarnation: str
+    clock: float
+    frames_received: int
+    frames_started: int
+    frames_finished: int
+    microbatch: int
+    busy_seconds: float
+    loading: bool
+    bytes_loaded: int
+    bytes_total: int
+    sequences: int
+    kv_bytes: int
+    resident_bytes: int
+    dropped: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatAck:
+    clock: float
+    coordinator_clock: float
+
+
+@dataclass(frozen=True, slots=True)
+class LinkFailed:
+    """A stage could not hand a frame to the next one."""
+
+    node: str
+    incarnation: str
+    epoch: int
+    stage: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class KvReport:
+    """One map per sequence: sequence (hex), tokens, bytes, kind."""
+
+    query: int
+    node: str
+    sequences: list[dict[str, Any]]
+
+
+# --- coordinator and shardd -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class KillStage:
+    """The stage process `pid` makes no progress: end it with SIGKILL and start it anew."""
+
+    term: int
+    pid: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeHeartbeat:
+    node: str
+    incarnation: str
+    memory_free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChildExited:
+    """`reason` is typed: signal, out-of-memory, exit, start; `retry_seconds` < 0 when the
+    crash-loop breaker has opened.
+    """
+
+    node: str
+    child: str
+    pid: int
+    reason: str
+    detail: str
+    restarts: int
+    retry_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LogsQuery:
+    query: int
+    child: str
+    lines: int
+
+
+@dataclass(frozen=True, slots=True)
+class LogsReport:
+    query: int
+    node: str
+    lines: list[str]
+
+
+# --- shardctl -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """`verb` with its arguments (daemon.control lists them). Answered by one Reply or Failure;
+    streams send Chunks before it.
+    """
+
+    protocol: int
+    request: int
+    verb: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    request: int
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    request: int
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """`code` is the exit code shardctl ends with (DESIGN.md §11)."""
+
+    request: int
+    code: int
+    what: str
+    why: str
+    todo: str
+
+
+Message = (
+    NodeHello
+    | StageHello
+    | Welcome
+    | Refused
+    | Goodbye
+    | Load
+    | Assign
+    | Unload
+    | Revoke
+    | KvQuery
+    | Loaded
+    | LoadFailed
+    | Assigned
+    | Heartbeat
+    | HeartbeatAck
+    | LinkFailed
+    | KvReport
+    | KillStage
+    | NodeHeartbeat
+    | ChildExited
+    | LogsQuery
+    | LogsReport
+    | Request
+    | Chunk
+    | Reply
+    | Failure
+)
+
+_BY_NAME: dict[str, type[Any]] = {cls.__name__: cls for cls in get_args(Message)}
+
+
+def encode(message: Message) -> bytes:
+    """The bytes of a message."""
+    body = {f.name: getattr(message, f.name) for f in fields(message)}
+    body["type"] = type(message).__name__
+    packed: bytes = msgpack.packb(body)
+    return packed
+
+
+def decode(data: bytes) -> Message:
+    """Raise MessageError unless `data` is exactly one message with exactly its fields, each of its
+    type.
+    """
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise MessageError(f"{len(data)} bytes, more than {MAX_MESSAGE_BYTES}")
+    try:
+        body = msgpack.unpackb(data, ext_hook=_refuse_extension)
+    except (ValueError, msgpack.exceptions.UnpackException) as error:
+        raise MessageError(f"not msgpack: {error}") from error
+    if not isinstance(body, dict):
+        raise MessageError("not a map")
+    name = body.pop("type", None)
+    cls = _BY_NAME.get(name) if isinstance(name, str) else None
+    if cls is None:
+        raise MessageError(f"unknown message type {name!r:.40}")
+    checks = _checks(cls)
+    if body.keys() != checks.keys():
+        raise MessageError(f"{cls.__name__} with fields {sorted(map(str, body))}")
+    for field, value in body.items():
+        if not checks[field](value):
+            raise MessageError(f"{cls.__name__}.{field} is {type(value).__name__}")
+    message: Message = cls(**body)
+    return message
+
+
+def _refuse_extension(code: int, data: bytes) -> Any:
+    raise ValueError(f"extension type {code}")
+
+
+@cache
+def _checks(cls: Hashable) -> dict[str, Callable[[Any], bool]]:
+    hints = get_type_hints(cls)
+    return {name: _check(hint) for name, hint in hints.items()}
+
+
+def _check(hint: Any) -> Callable[[Any], bool]:
+    """A predicate for the few kinds of types that messages have."""
+    origin, args = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return lambda value: True
+    if hint is float:
+        return lambda value: type(value) in (int, float)
+    if origin is None:
+        return lambda value: type(value) is hint
+    if origin in (Union, types.UnionType):
+        parts = [_check(arg) for arg in args]
+        return lambda value: any(part(value) for part in parts)
+    if origin is list:
+        item = _check(args[0])
+        return lambda value: type(value) is list and all(map(item, value))
+    if origin is dict:
+        key, item = _check(args[0]), _check(args[1])
+        return lambda value: (
+            type(value) is dict and all(map(key, value)) and all(map(item, value.values()))
+        )
+    raise TypeError(f"messages cannot hold {hint}")
