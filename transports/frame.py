@@ -11,6 +11,7 @@ These are plain values; `transports.wire` turns them into bytes and back.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -35,7 +36,16 @@ class DType(IntEnum):
 
     @property
     def itemsize(self) -> int:
-        return {1: 4, 2: 2, 3: 2, 4: 4, 5: 1}[self.value]
+        return _ITEMSIZE[self]
+
+
+_ITEMSIZE = {
+    DType.FLOAT32: 4,
+    DType.FLOAT16: 2,
+    DType.BFLOAT16: 2,
+    DType.INT32: 4,
+    DType.UINT8: 1,
+}
 
 
 class Reason(IntEnum):
@@ -67,7 +77,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Departure:
-    """A span that left the frame: at which stage, why, and how many valid tokens that stage holds."""
+    """A span that left the frame: at which stage, why, and how many valid tokens it holds."""
 
     sequence: bytes
     attempt: int
@@ -110,10 +120,7 @@ class Tensor:
 
     @property
     def nbytes(self) -> int:
-        count = 1
-        for n in self.shape:
-            count *= n
-        return count * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True, slots=True)
