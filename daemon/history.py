@@ -1,7 +1,8 @@
 """The token history of a sequence, with the hash of every prefix of it.
 
-The hash is polynomial over the prime 2**61 - 1 (Karp and Rabin 1987): appending and cutting cost one step a token, and
-two different prefixes of a cluster's life collide with probability below 2**-40. It guards against mistakes, not attackers.
+The hash is polynomial over the prime 2**61 - 1 (Karp and Rabin 1987): appending and cutting cost
+one step a token, and two different prefixes of a cluster's life collide with probability below
+2**-40. It guards against mistakes, not attackers.
 """
 
 from __future__ import annotations

@@ -10,9 +10,8 @@ coordinators: who receives one with a lower term than the highest seen ignores i
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import msgpack
@@ -83,11 +82,23 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Identify:
+    """The coordinator does not know the sender (it may be a new one): say hello again."""
+
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
 class Goodbye:
-    """The node drains and leaves on purpose; not a failure."""
+    """The node wants to leave on purpose; answered by Drained when no request needs it any more."""
 
     node: str
     incarnation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    node: str
 
 
 # --- coordinator to stage -------------------------------------------------------------------------
@@ -321,7 +332,9 @@ Message = (
     | StageHello
     | Welcome
     | Refused
+    | Identify
     | Goodbye
+    | Drained
     | Load
     | Assign
     | Unload
@@ -372,7 +385,7 @@ def decode(data: bytes) -> Message:
     cls = _BY_NAME.get(name) if isinstance(name, str) else None
     if cls is None:
         raise MessageError(f"unknown message type {name!r:.40}")
-    checks = _checks(cls)
+    checks = _CHECKS[cls]
     if body.keys() != checks.keys():
         raise MessageError(f"{cls.__name__} with fields {sorted(map(str, body))}")
     for field, value in body.items():
@@ -384,12 +397,6 @@ def decode(data: bytes) -> Message:
 
 def _refuse_extension(code: int, data: bytes) -> Any:
     raise ValueError(f"extension type {code}")
-
-
-@cache
-def _checks(cls: Hashable) -> dict[str, Callable[[Any], bool]]:
-    hints = get_type_hints(cls)
-    return {name: _check(hint) for name, hint in hints.items()}
 
 
 def _check(hint: Any) -> Callable[[Any], bool]:
@@ -413,3 +420,9 @@ def _check(hint: Any) -> Callable[[Any], bool]:
             type(value) is dict and all(map(key, value)) and all(map(item, value.values()))
         )
     raise TypeError(f"messages cannot hold {hint}")
+
+
+_CHECKS = {
+    cls: {name: _check(hint) for name, hint in get_type_hints(cls).items()}
+    for cls in _BY_NAME.values()
+}

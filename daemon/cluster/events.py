@@ -1,0 +1,134 @@
+"""What can happen to the cluster, and what the cluster may ask its shell to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from daemon import messages as msg
+from daemon.layers import LayerRange
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A model as the coordinator knows it: what to load and how to recognise it."""
+
+    name: str
+    folder: str
+    digest: str
+    layers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A place in the pipeline: which node holds which layers."""
+
+    node: str
+    layers: LayerRange
+
+
+# --- events: messages of nodes and stages come as they are -----------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ModelWanted:
+    """Load this model. `nodes` in pipeline order and `split` in layers; empty: the cluster decides.
+    """
+
+    model: ModelSpec
+    nodes: tuple[str, ...] = ()
+    split: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUnwanted:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class FrameOverdue:
+    """The scheduler has waited too long for this microbatch."""
+
+    microbatch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    pass
+
+
+FromMember = (
+    msg.NodeHello
+    | msg.StageHello
+    | msg.Loaded
+    | msg.LoadFailed
+    | msg.Assigned
+    | msg.Heartbeat
+    | msg.NodeHeartbeat
+    | msg.ChildExited
+    | msg.Goodbye
+    | msg.LinkFailed
+)
+Event = FromMember | ModelWanted | ModelUnwanted | FrameOverdue | Tick
+
+
+# --- actions ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ToNode:
+    node: str
+    message: msg.Message
+
+
+@dataclass(frozen=True, slots=True)
+class ToStage:
+    node: str
+    message: msg.Message
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineUp:
+    """Every stage of this epoch is in its place. Seconds are per stage, as measured when it loaded.
+    """
+
+    term: int
+    epoch: int
+    slots: tuple[Slot, ...]
+    first_address: str
+    decode_seconds: tuple[float, ...]
+    prefill_token_seconds: tuple[float, ...]
+    kept: Mapping[str, str]  # node -> incarnation of its stage: a new one holds no KV
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineDown:
+    """Requests wait; `why` is for people."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class LinkLost:
+    """A frame could not be handed over: what was in flight is to be issued again."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadEnded:
+    """The wanted model is in place, or `failure` says why it is not."""
+
+    failure: msg.Failure | None
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something people want to know: goes to the log and to `shardctl events`."""
+
+    kind: str
+    node: str
+    text: str
+
+
+Action = ToNode | ToStage | PipelineUp | PipelineDown | LinkLost | LoadEnded | Note
