@@ -72,7 +72,7 @@ class LinkSender(Protocol):
 
     @property
     def pollable(self) -> Any:
-        """A zmq socket or a file descriptor for zmq.Poller: readable when `state` may change."""
+        """A zmq socket or a file descriptor for zmq.Poller: readable on a new `state`."""
 
     def send(self, frame: Frame) -> None:
         """Hand the frame over; return once this end holds it, not when the peer has it.

@@ -1,37 +1,59 @@
-"""From an address to a link."""
+"""From an address to a link; what a scheme needs (a ZeroMQ context, a memory network) is passed in."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import zmq
 
 from transports.address import Address
 from transports.base import LinkReceiver, LinkSender
+from transports.errors import AddressError
 from transports.limits import FrameLimits
+from transports.memory import MemoryReceiver, MemorySender
+from transports.network import MemoryNetwork
 from transports.options import CurveKeys, LinkOptions
 from transports.zeromq import ZmqReceiver, ZmqSender
 
+_T = TypeVar("_T")
+
 
 def open_sender(
-    address: str,
+    address: str | Address,
     limits: FrameLimits,
     options: LinkOptions | None = None,
     *,
-    context: zmq.Context[Any],
+    context: zmq.Context[Any] | None = None,
+    network: MemoryNetwork | None = None,
     keys: CurveKeys | None = None,
 ) -> LinkSender:
-    parsed = Address.parse(address)
-    return ZmqSender(context, parsed, limits, options or LinkOptions(), keys)
+    """A sender that connects to `address` in the background; AddressError if it can never do so."""
+    parsed = address if isinstance(address, Address) else Address.parse(address)
+    options = options or LinkOptions()
+    if parsed.scheme == "memory":
+        return MemorySender(_given(parsed, network, "network"), parsed, limits, options)
+    return ZmqSender(_given(parsed, context, "context"), parsed, limits, options, keys)
 
 
 def open_receiver(
-    address: str,
+    address: str | Address,
     limits: FrameLimits,
     options: LinkOptions | None = None,
     *,
-    context: zmq.Context[Any],
+    context: zmq.Context[Any] | None = None,
+    network: MemoryNetwork | None = None,
     keys: CurveKeys | None = None,
 ) -> LinkReceiver:
-    parsed = Address.parse(address)
-    return ZmqReceiver(context, parsed, limits, options or LinkOptions(), keys)
+    """A receiver bound to `address`; AddressError if that is not to be had."""
+    parsed = address if isinstance(address, Address) else Address.parse(address)
+    options = options or LinkOptions()
+    if parsed.scheme == "memory":
+        return MemoryReceiver(_given(parsed, network, "network"), parsed, limits)
+    return ZmqReceiver(_given(parsed, context, "context"), parsed, limits, options, keys)
+
+
+def _given(address: Address, value: _T | None, name: str) -> _T:
+    if value is None:
+        why = f"{address.scheme} links are not set up in this process"
+        raise AddressError(str(address), why, f"pass `{name}`")
+    return value

@@ -71,7 +71,7 @@ class Monitor:
             self._state = LinkState.UP
 
     def wait_closed(self, timeout_s: float) -> None:
-        """Wait until the listener of a binding socket is gone, so that its port can be had again."""
+        """Wait until the listener of a binding socket is gone and its port is free."""
         deadline = time.monotonic() + timeout_s
         while not self._listener_closed:
             left = deadline - time.monotonic()

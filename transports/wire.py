@@ -40,47 +40,39 @@ bytes.
 
 from __future__ import annotations
 
-import math
 import struct
 import zlib
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import Any
 
 from transports import limits as size
 from transports.errors import EncodeError, FrameError, VersionError
-from transports.frame import (
-    SEQUENCE_ID_BYTES,
-    Departure,
-    DType,
-    Frame,
-    FrameKind,
-    Reason,
-    Release,
-    Span,
-    StageTrace,
-    Tensor,
-)
+from transports.frame import SEQUENCE_ID_BYTES, Departure, Frame, FrameKind, Release, Span
 from transports.limits import MAX_RANK, FrameLimits
 from transports.meta import pack_meta, unpack_meta
+from transports.records import (
+    COMMAND,
+    DEPARTURE,
+    RELEASE,
+    SPAN,
+    TENSOR,
+    TRACE,
+    Buffer,
+    payload,
+    read_command,
+    read_departure,
+    read_tensor,
+    read_trace,
+)
 
 MAGIC = b"SBUS"
 VERSION = 1
-Buffer = bytes | memoryview
 
 _PREFIX = struct.Struct("<4sH")
 _HEADER = struct.Struct("<4sHBBQQQIIIIHHHH")
-_SPAN = struct.Struct("<16sIIIIQ")
-_COMMAND = struct.Struct("<B3x16s")
-_DEPARTURE = struct.Struct("<16sIIHBx")
-_TRACE = struct.Struct("<Idddd")
-_TENSOR = struct.Struct("<BBxxIIII")
 _CRC = struct.Struct("<I")
-_RELEASE = 1
 
 _KINDS = {k.value: k for k in FrameKind}
-_DTYPES = {d.value: d for d in DType}
-_REASONS = {r.value: r for r in Reason}
 
 
 def encode(frame: Frame, limits: FrameLimits | None = None) -> list[Buffer]:
@@ -93,7 +85,7 @@ def encode(frame: Frame, limits: FrameLimits | None = None) -> list[Buffer]:
     if problem := _inconsistent(frame.kind, spans, len(tokens)):
         raise EncodeError(problem)
     meta = pack_meta(frame.constants, frame.logprobs)
-    payloads = [_payload(tensor) for tensor in frame.tensors]
+    payloads = [payload(tensor) for tensor in frame.tensors]
     if limits is not None:
         _check_limits(frame, len(meta), limits)
     try:
@@ -105,21 +97,21 @@ def encode(frame: Frame, limits: FrameLimits | None = None) -> list[Buffer]:
             )
         ]  # fmt: skip
         chunks += [
-            _SPAN.pack(s.sequence, s.attempt, s.position, s.length, s.outputs, s.prefix_hash)
+            SPAN.pack(s.sequence, s.attempt, s.position, s.length, s.outputs, s.prefix_hash)
             for s in spans
         ]
         chunks.append(struct.pack(f"<{len(tokens)}i", *tokens))
-        chunks += [_COMMAND.pack(_RELEASE, c.sequence) for c in frame.commands]
+        chunks += [COMMAND.pack(RELEASE, c.sequence) for c in frame.commands]
         chunks += [
-            _DEPARTURE.pack(d.sequence, d.attempt, d.held, d.stage, d.reason)
+            DEPARTURE.pack(d.sequence, d.attempt, d.held, d.stage, d.reason)
             for d in frame.departures
         ]
         chunks += [
-            _TRACE.pack(t.stage, t.received, t.started, t.computed, t.sent) for t in frame.traces
+            TRACE.pack(t.stage, t.received, t.started, t.computed, t.sent) for t in frame.traces
         ]
         for t in frame.tensors:
             chunks.append(
-                _TENSOR.pack(t.dtype, len(t.shape), *t.shape, *(0,) * (MAX_RANK - len(t.shape)))
+                TENSOR.pack(t.dtype, len(t.shape), *t.shape, *(0,) * (MAX_RANK - len(t.shape)))
             )
     except struct.error as e:
         raise EncodeError(f"a number does not fit its field: {e}") from e
@@ -176,7 +168,7 @@ def decode(parts: Sequence[Buffer], limits: FrameLimits) -> Frame:
     spans = tuple(
         [
             Span(sequence, attempt, position, length, prefix_hash, outputs)
-            for sequence, attempt, position, length, outputs, prefix_hash in _SPAN.iter_unpack(
+            for sequence, attempt, position, length, outputs, prefix_hash in SPAN.iter_unpack(
                 view[size.HEADER_BYTES : at_tokens]
             )
         ]
@@ -197,15 +189,15 @@ def decode(parts: Sequence[Buffer], limits: FrameLimits) -> Frame:
         spans,
         tokens,
         constants,
-        tuple([_command(*c) for c in _COMMAND.iter_unpack(view[at_commands:at_departures])]),
-        tuple([_departure(*d) for d in _DEPARTURE.iter_unpack(view[at_departures:at_traces])]),
-        tuple([_trace(*t) for t in _TRACE.iter_unpack(view[at_traces:at_tensors])]),
+        tuple([read_command(*c) for c in COMMAND.iter_unpack(view[at_commands:at_departures])]),
+        tuple([read_departure(*d) for d in DEPARTURE.iter_unpack(view[at_departures:at_traces])]),
+        tuple([read_trace(*t) for t in TRACE.iter_unpack(view[at_traces:at_tensors])]),
         logprobs,
         tuple(
             [
-                _tensor(descriptor, part, limits)
+                read_tensor(descriptor, part, limits)
                 for descriptor, part in zip(
-                    _TENSOR.iter_unpack(view[at_tensors:at_meta]), parts[1:], strict=True
+                    TENSOR.iter_unpack(view[at_tensors:at_meta]), parts[1:], strict=True
                 )
             ]
         ),
@@ -241,60 +233,3 @@ def _check_limits(frame: Frame, meta_bytes: int, limits: FrameLimits) -> None:
     ):
         if count > most:
             raise EncodeError(f"{count} {name}, this link carries at most {most}")
-
-
-def _payload(tensor: Tensor) -> Buffer:
-    """The tensor's memory as it is, after checking that it is what the descriptor will say."""
-    if len(tensor.shape) > MAX_RANK:
-        raise EncodeError(f"a tensor of rank {len(tensor.shape)}, the most is {MAX_RANK}")
-    try:
-        view = memoryview(tensor.data)
-    except (TypeError, ValueError, BufferError) as e:
-        raise EncodeError(f"a tensor's data is no buffer: {e}") from e
-    if not view.c_contiguous:
-        raise EncodeError("a tensor's data is not row-contiguous")
-    if view.nbytes != tensor.nbytes:
-        raise EncodeError(f"{view.nbytes} bytes for {tensor.dtype.name} of shape {tensor.shape}")
-    if view.nbytes == 0:
-        return b""
-    if view.format == "B" and view.ndim == 1:
-        return view
-    try:
-        return view.cast("B")
-    except (
-        ValueError
-    ):  # formats Python does not know, such as bfloat16: the same bytes by another name
-        raise EncodeError(f"buffers of format {view.format!r} are sent as uint8 views") from None
-
-
-def _tensor(descriptor: tuple[int, ...], part: Buffer, limits: FrameLimits) -> Tensor:
-    code, rank, *dims = descriptor
-    dtype = _DTYPES.get(code)
-    if dtype is None or rank > MAX_RANK or any(dims[rank:]):
-        raise FrameError("tensor", f"element type {code}, rank {rank}")
-    shape = tuple(dims[:rank])
-    nbytes = math.prod(shape) * dtype.itemsize
-    if nbytes > limits.max_tensor_bytes:
-        raise FrameError("limit", f"a tensor of {nbytes} bytes")
-    if nbytes != len(part):
-        raise FrameError("tensor", f"{len(part)} bytes for {dtype.name} of shape {shape}")
-    return Tensor(dtype, shape, memoryview(part))
-
-
-def _command(code: int, sequence: bytes) -> Release:
-    if code != _RELEASE:
-        raise FrameError("enum", f"command {code}")
-    return Release(sequence)
-
-
-def _departure(sequence: bytes, attempt: int, held: int, stage: int, code: int) -> Departure:
-    reason = _REASONS.get(code)
-    if reason is None:
-        raise FrameError("enum", f"reason {code}")
-    return Departure(sequence, attempt, stage, reason, held)
-
-
-def _trace(stage: int, *times: Any) -> StageTrace:
-    if not all(map(math.isfinite, times)):
-        raise FrameError("trace", "a time that is no number")
-    return StageTrace(stage, *times)

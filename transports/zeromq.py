@@ -24,8 +24,9 @@ from transports.frame import Frame
 from transports.limits import FrameLimits
 from transports.monitor import Monitor
 from transports.options import CurveKeys, LinkOptions
+from transports.records import Buffer
 from transports.sockets import bind, configure, set_keys
-from transports.wire import Buffer, decode, encode
+from transports.wire import decode, encode
 
 _DROPS_PER_CALL = 64
 _DRAIN_EVERY = 256

@@ -1,0 +1,81 @@
+"""The fixed records inside part 0 of a frame (drawn in transports.wire), and the checks of single
+values.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+
+from transports.errors import EncodeError, FrameError
+from transports.frame import Departure, DType, Reason, Release, StageTrace, Tensor
+from transports.limits import MAX_RANK, FrameLimits
+
+Buffer = bytes | memoryview
+
+SPAN = struct.Struct("<16sIIIIQ")
+COMMAND = struct.Struct("<B3x16s")
+DEPARTURE = struct.Struct("<16sIIHBx")
+TRACE = struct.Struct("<Idddd")
+TENSOR = struct.Struct("<BBxxIIII")
+RELEASE = 1
+
+_DTYPES = {d.value: d for d in DType}
+_REASONS = {r.value: r for r in Reason}
+
+
+def payload(tensor: Tensor) -> Buffer:
+    """The tensor's memory as it is, after checking that it is what the descriptor will say."""
+    if len(tensor.shape) > MAX_RANK:
+        raise EncodeError(f"a tensor of rank {len(tensor.shape)}, the most is {MAX_RANK}")
+    try:
+        view = memoryview(tensor.data)
+    except (TypeError, ValueError, BufferError) as e:
+        raise EncodeError(f"a tensor's data is no buffer: {e}") from e
+    if not view.c_contiguous:
+        raise EncodeError("a tensor's data is not row-contiguous")
+    if view.nbytes != tensor.nbytes:
+        raise EncodeError(f"{view.nbytes} bytes for {tensor.dtype.name} of shape {tensor.shape}")
+    if view.nbytes == 0:
+        return b""
+    if view.format == "B" and view.ndim == 1:
+        return view
+    try:
+        return view.cast("B")
+    except (
+        ValueError
+    ):  # formats Python does not know, such as bfloat16: the same bytes by another name
+        raise EncodeError(f"buffers of format {view.format!r} are sent as uint8 views") from None
+
+
+def read_tensor(descriptor: tuple[int, ...], part: Buffer, limits: FrameLimits) -> Tensor:
+    code, rank, *dims = descriptor
+    dtype = _DTYPES.get(code)
+    if dtype is None or rank > MAX_RANK or any(dims[rank:]):
+        raise FrameError("tensor", f"element type {code}, rank {rank}")
+    shape = tuple(dims[:rank])
+    nbytes = math.prod(shape) * dtype.itemsize
+    if nbytes > limits.max_tensor_bytes:
+        raise FrameError("limit", f"a tensor of {nbytes} bytes")
+    if nbytes != len(part):
+        raise FrameError("tensor", f"{len(part)} bytes for {dtype.name} of shape {shape}")
+    return Tensor(dtype, shape, memoryview(part))
+
+
+def read_command(code: int, sequence: bytes) -> Release:
+    if code != RELEASE:
+        raise FrameError("enum", f"command {code}")
+    return Release(sequence)
+
+
+def read_departure(sequence: bytes, attempt: int, held: int, stage: int, code: int) -> Departure:
+    reason = _REASONS.get(code)
+    if reason is None:
+        raise FrameError("enum", f"reason {code}")
+    return Departure(sequence, attempt, stage, reason, held)
+
+
+def read_trace(stage: int, *times: Any) -> StageTrace:
+    if not all(map(math.isfinite, times)):
+        raise FrameError("trace", "a time that is no number")
+    return StageTrace(stage, *times)
