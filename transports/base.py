@@ -90,7 +90,7 @@ class LinkSender(Protocol):
         """
 
     def abort(self) -> None:
-        """Stop and drop at once what was handed over but has not left. Safe after close, and twice."""
+        """Stop and drop at once what was handed over but has not left. Safe to call twice."""
 
 
 class LinkReceiver(Protocol):

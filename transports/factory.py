@@ -1,4 +1,4 @@
-"""From an address to a link; what a scheme needs (a ZeroMQ context, a memory network) is passed in."""
+"""From an address to a link. What a scheme needs (ZeroMQ context, memory network) is passed in."""
 
 from __future__ import annotations
 

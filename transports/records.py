@@ -75,7 +75,7 @@ def read_departure(sequence: bytes, attempt: int, held: int, stage: int, code: i
     return Departure(sequence, attempt, stage, reason, held)
 
 
-def read_trace(stage: int, *times: Any) -> StageTrace:
+def read_trace(stage: int, *times: float) -> StageTrace:
     if not all(map(math.isfinite, times)):
         raise FrameError("trace", "a time that is no number")
     return StageTrace(stage, *times)
