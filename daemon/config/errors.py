@@ -1,0 +1,32 @@
+"""The one error of the configuration. It is always the operator's to mend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+EX_CONFIG = 78  # sysexits.h; the systemd unit has RestartPreventExitStatus=78
+
+
+class ConfigError(Exception):
+    """`where` is `FILE:LINE`, an environment variable, a flag or `defaults`."""
+
+    def __init__(self, where: str, what: str, why: str, todo: str) -> None:
+        self.where, self.what, self.why, self.todo = where, what, why, todo
+        super().__init__(where, what, why, todo)
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.what}; {self.why}; {self.todo}"
+        return " ".join(text.split())  # one line, whatever was quoted in it
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
+    """The question to ask about a mistyped word, or `otherwise` when nothing known is near it."""
+    import difflib  # needed only when something is wrong
+
+    known = list(known)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if not near:  # heartbeat_s written in the wrong section, or a path without its section
+        tails = {name.rpartition(".")[2]: name for name in known}
+        tail = difflib.get_close_matches(word.rpartition(".")[2], tails, n=1, cutoff=0.75)
+        near = [tails[name] for name in tail]
+    return f"did you mean '{near[0]}'?" if near else otherwise
