@@ -85,6 +85,7 @@ REFUSED = [
     ("node:\n  nmae: a\n", 2, "did you mean 'node.name'?"),
     ("node:\n  heartbeat_s: 1\n", 2, "did you mean 'timeouts.heartbeat_s'?"),
     ("log:\n  zzz: 1\n", 2, "known are log.level, log.format"),
+    ("timeouts:\n  zzz: 1\n", 2, "known are timeouts.heartbeat_s,"),
     ("node.name: a\n", 1, "unknown key 'node.name'"),
     ("node:\n  name: a\n  name: b\n", 3, "'name' twice"),
     ("log: {level: info}\nlog: {level: info}\n", 2, "'log' twice"),

@@ -23,10 +23,11 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
     """The question to ask about a mistyped word, or `otherwise` when nothing known is near it."""
     import difflib  # needed only when something is wrong
 
-    known = list(known)
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    if not near:  # heartbeat_s written in the wrong section, or a path without its section
-        tails = {name.rpartition(".")[2]: name for name in known}
-        tail = difflib.get_close_matches(word.rpartition(".")[2], tails, n=1, cutoff=0.75)
-        near = [tails[name] for name in tail]
-    return f"did you mean '{near[0]}'?" if near else otherwise
+    section, _, last = word.rpartition(".")
+    split = [(name.rpartition("."), name) for name in known]
+    inside = {parts[2]: name for parts, name in split if parts[0] == section}
+    anywhere = {parts[2]: name for parts, name in split}  # a key in the wrong section
+    for candidates, cutoff in ((inside, 0.6), (anywhere, 0.75)):
+        if near := difflib.get_close_matches(last, candidates, n=1, cutoff=cutoff):
+            return f"did you mean '{candidates[near[0]]}'?"
+    return otherwise

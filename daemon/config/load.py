@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -144,9 +144,7 @@ def _from_environment() -> dict[str, Value]:
     return found
 
 
-def _unknown(where: str, key: str, known: Iterable[str], section: str = "") -> ConfigError:
-    """Near words are looked for among all that is known, the section's own first."""
-    known = sorted(known, key=lambda name: not name.startswith(f"{section}."))
+def _unknown(where: str, key: str, known: Collection[str], section: str = "") -> ConfigError:
     here = [name for name in known if name.startswith(f"{section}.")] if section else known
     todo = did_you_mean(key, known, f"known are {', '.join(here)}")
     return ConfigError(where, f"unknown key '{key}'", "nothing would read it", todo)
