@@ -1,0 +1,23 @@
+"""Whether MLX can compile here: on the CPU it needs a C++ compiler at run time."""
+
+from __future__ import annotations
+
+import os
+
+import mlx.core as mx
+
+
+def compiler_works() -> bool:
+    """Try it once, on the smallest function that needs a kernel of its own.
+
+    Where it fails compiling is switched off for the whole process, the models' own small functions
+    included, and everything runs uncompiled. False also when MLX_DISABLE_COMPILE asks for that.
+    """
+    if "MLX_DISABLE_COMPILE" in os.environ:
+        return False
+    try:
+        mx.eval(mx.compile(lambda x: mx.exp(x) * x + 1)(mx.ones((2,))))
+    except RuntimeError:
+        mx.disable_compile()
+        return False
+    return True

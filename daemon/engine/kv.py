@@ -1,0 +1,217 @@
+"""Caches of one layer for one sequence. They follow mlx-lm's cache protocol and can be trimmed to
+an exact position.
+
+Both kinds hold keys and values in the order of positions, so that decoding one token needs no mask.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import mlx.core as mx
+from mlx_lm.models.base import create_causal_mask
+
+GROWTH = 64  # least number of positions that a cache grows by
+TRIM_SLOTS = 64  # R: the most positions one sequence may have in flight
+
+
+class LayerCache(Protocol):
+    """What a SequenceCache asks of the cache of one layer."""
+
+    offset: int
+
+    def restorable(self, length: int) -> bool:
+        """Whether `trim_to(length)` would be exact; `length` is at most `offset`."""
+
+    def trim_to(self, length: int) -> None:
+        """Forget the positions from `length` on."""
+
+    def arrays(self) -> list[mx.array]:
+        """What must be evaluated after an update."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+    @property
+    def kind(self) -> str: ...
+
+    def check_integrity(self) -> None: ...
+
+
+def grown(held: int, needed: int) -> int:
+    """Capacity for `needed` positions; by an eighth at least, so that copying stays a small,
+    bounded share.
+    """
+    return -(-max(needed, held + held // 8) // GROWTH) * GROWTH
+
+
+def resized(old: mx.array | None, new: mx.array, used: int, capacity: int) -> mx.array:
+    """A buffer of `capacity` positions that starts with the first `used` of `old`; type and heads
+    are `new`'s.
+    """
+    batch, heads, _, size = new.shape
+    if old is None or used == 0:
+        return mx.zeros((batch, heads, capacity, size), new.dtype)
+    rest = mx.zeros((batch, heads, capacity - used, size), new.dtype)
+    return mx.concatenate([old[..., :used, :], rest], axis=2)
+
+
+class FullCache:
+    """Every position; any trim is exact."""
+
+    __slots__ = ("keys", "offset", "values")
+
+    def __init__(self) -> None:
+        self.keys: mx.array | None = None
+        self.values: mx.array | None = None
+        self.offset = 0
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        start = self.offset
+        end = self.offset = start + keys.shape[2]
+        if self.keys is None or self.values is None or end > self.keys.shape[2]:
+            capacity = grown(start, end)
+            self.keys = resized(self.keys, keys, start, capacity)
+            self.values = resized(self.values, values, start, capacity)
+        self.keys[..., start:end, :] = keys
+        self.values[..., start:end, :] = values
+        return self.keys[..., :end, :], self.values[..., :end, :]
+
+    def make_mask(self, n: int, window_size: int | None = None, return_array: bool = False) -> Any:
+        if window_size is not None:
+            return create_causal_mask(n, self.offset, window_size=window_size)
+        if n == 1:
+            return None
+        return create_causal_mask(n, self.offset) if return_array else "causal"
+
+    def restorable(self, length: int) -> bool:
+        return True
+
+    def trim_to(self, length: int) -> None:
+        self.offset = length
+        if length == 0:
+            self.keys = self.values = None
+
+    def arrays(self) -> list[mx.array]:
+        return [a for a in (self.keys, self.values) if a is not None]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(a.nbytes for a in self.arrays())
+
+    @property
+    def kind(self) -> str:
+        return "full"
+
+    def empty(self) -> bool:
+        return self.keys is None
+
+    def check_integrity(self) -> None:
+        assert self.keys is not None or self.offset == 0, "cache: positions without keys"
+        for held in self.arrays():
+            assert held.shape[2] >= self.offset, "cache: fewer slots than positions"
+
+
+class WindowCache:
+    """The last `window` positions and `slots` more, so that trims of up to `slots` positions are
+    exact.
+
+    Positions [first, offset) lie at the front of the buffer. When it is full the oldest are
+    dropped, a quarter of a window at a time, so that the cost of moving the rest is small against
+    reading the window at every token.
+    """
+
+    __slots__ = ("_room", "first", "keys", "offset", "slots", "values", "window")
+
+    def __init__(self, window: int, slots: int = TRIM_SLOTS) -> None:
+        self.window = window
+        self.slots = slots
+        self._room = window + slots + max(GROWTH, window // 4)
+        self.keys: mx.array | None = None
+        self.values: mx.array | None = None
+        self.offset = 0
+        self.first = 0
+
+    @property
+    def max_size(self) -> int:
+        """mlx-lm's name for the window."""
+        return self.window
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        n = keys.shape[2]
+        used = self.offset - self.first
+        context = min(self.offset, self.window - 1)  # older positions that the first new one sees
+        self.offset += n
+        if used + n <= self._room:
+            if self.keys is None or self.values is None or used + n > self.keys.shape[2]:
+                capacity = min(self._room, grown(used, used + n))
+                self.keys = resized(self.keys, keys, used, capacity)
+                self.values = resized(self.values, values, used, capacity)
+            self.keys[..., used : used + n, :] = keys
+            self.values[..., used : used + n, :] = values
+            seen = slice(used - context, used + n)
+            return self.keys[..., seen, :], self.values[..., seen, :]
+        if self.keys is not None and self.values is not None:
+            keys = mx.concatenate([self.keys[..., :used, :], keys], axis=2)
+            values = mx.concatenate([self.values[..., :used, :], values], axis=2)
+        kept = min(self.window + self.slots, used + n)
+        self.first = self.offset - kept
+        self.keys = resized(keys[..., -kept:, :], keys, kept, self._room)
+        self.values = resized(values[..., -kept:, :], values, kept, self._room)
+        return keys[..., used - context :, :], values[..., used - context :, :]
+
+    def make_mask(self, n: int, window_size: int | None = None, return_array: bool = False) -> Any:
+        width = window_size or self.window
+        context = min(self.offset, self.window - 1)
+        if n == 1:
+            if context + 1 <= width:
+                return None
+            return mx.arange(context + 1) >= context + 1 - width
+        if context + n > width or return_array:
+            return create_causal_mask(n, context, window_size=width)
+        return "causal"
+
+    def restorable(self, length: int) -> bool:
+        return self.first == 0 or length - (self.window - 1) >= self.first
+
+    def trim_to(self, length: int) -> None:
+        self.offset = length
+        if length == 0:
+            self.keys = self.values = None
+            self.first = 0
+
+    def arrays(self) -> list[mx.array]:
+        return [a for a in (self.keys, self.values) if a is not None]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(a.nbytes for a in self.arrays())
+
+    @property
+    def kind(self) -> str:
+        return f"window {self.window}"
+
+    def empty(self) -> bool:
+        return self.keys is None
+
+    def check_integrity(self) -> None:
+        assert 0 <= self.first <= self.offset, "window: first position after the last"
+        assert self.first == 0 or self.offset - self.first >= min(self.window, self.offset), (
+            "window: fewer positions than it must see"
+        )
+        for held in self.arrays():
+            assert self.offset - self.first <= held.shape[2], "window: fewer slots than positions"
+
+
+class Phantom:
+    """Stands where a kind of cache is expected that no layer of this stage has; only tells the
+    position.
+    """
+
+    __slots__ = ("offset",)
+
+    def __init__(self) -> None:
+        self.offset = 0
+
+    def make_mask(self, n: int, window_size: int | None = None, return_array: bool = False) -> None:
+        """No mask: the layers that would look at it do not run here."""

@@ -1,0 +1,215 @@
+"""Builds a model of which one stage's tensors are real and nothing else was read.
+
+mlx-lm's own `load_model` does the work (configuration, renaming of tensors, every form of
+quantisation). It is given a folder without weights; the tensors are handed to it where it calls the
+model's `sanitize`. A first pass with placeholders only tells from the graph which parameters the
+stage computes with and which stored tensors those are made from; the second pass reads these and
+leaves the placeholders of all others unevaluated.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx.nn.layers.base import Module
+from mlx.utils import tree_flatten, tree_unflatten
+from mlx_lm.utils import _get_classes, load_model
+
+from daemon.engine.caches import CachePlan
+from daemon.engine.checkpoint import TensorEntry
+from daemon.engine.dependencies import dependencies
+from daemon.engine.errors import LoadError, MissingWeights, UnreadableCheckpoint
+from daemon.engine.interception import PartialModel
+from daemon.layers import LayerRange
+
+Progress = Callable[[int, int], None]
+Sources = Mapping[str, frozenset[str]]
+_AGAIN = "copy or download the model again"
+_DTYPES = {
+    "BOOL": mx.bool_, "U8": mx.uint8, "I8": mx.int8, "F8_E4M3": mx.uint8, "F8_E8M0": mx.uint8,
+    "I16": mx.int16, "U16": mx.uint16, "F16": mx.float16, "BF16": mx.bfloat16,
+    "I32": mx.int32, "U32": mx.uint32, "F32": mx.float32, "I64": mx.int64, "U64": mx.uint64,
+    "F64": mx.float32, "C64": mx.complex64,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedPart:
+    """A stage's share of a model. `tensors` are the names of the stored tensors that were
+    opened.
+    """
+
+    partial: PartialModel
+    tensors: frozenset[str]
+    files: frozenset[Path]
+    weights_bytes: int
+
+
+def load_part(
+    folder: Path, catalog: Mapping[str, TensorEntry], layers: LayerRange, progress: Progress | None
+) -> LoadedPart:
+    """Read the tensors of `layers`, of the embedding on the first stage, of norm and head on the
+    last.
+
+    Raises a LoadError; nothing is kept then. `progress` gets bytes done and bytes in all, after
+    each parameter.
+    """
+    nothing = _placeholders(catalog.values())
+    sketch, sources = _build(folder, nothing, trace=True)
+    used = _used_parameters(PartialModel(sketch, layers), layers)
+    for name in sorted(used - set(sources)):
+        raise UnreadableCheckpoint(
+            folder, f"the origin of {name} cannot be told", "convert the model with mlx_lm.convert"
+        )
+    wanted = frozenset[str]().union(*(sources[name] for name in used))
+    files = frozenset(catalog[name].file for name in wanted)
+    model, _ = _build(folder, {**nothing, **_open(files, wanted)}, trace=False)
+    for index, layer in enumerate(model.layers):
+        if not layers.start <= index < layers.end:
+            _strip(layer)
+    _evaluate(model, used, sum(catalog[name].nbytes for name in wanted), folder, progress)
+    own = _parameters(model)
+    return LoadedPart(
+        PartialModel(model, layers), wanted, files, sum(own[name].nbytes for name in used)
+    )
+
+
+def _placeholders(entries: Iterable[TensorEntry]) -> dict[str, mx.array]:
+    """Lazy arrays of the stored shapes. They take no memory as long as nobody evaluates them."""
+    return {e.name: mx.zeros(e.shape, _DTYPES[e.dtype]) for e in entries}
+
+
+def _open(files: Iterable[Path], wanted: frozenset[str]) -> dict[str, mx.array]:
+    """The wanted tensors, lazily: MLX reads a tensor when it is evaluated, and never one that is
+    dropped before.
+    """
+    found: dict[str, mx.array] = {}
+    for file in files:
+        try:
+            arrays = mx.load(str(file))
+        except RuntimeError as error:
+            raise UnreadableCheckpoint(file, f"MLX cannot read it ({error})", _AGAIN) from error
+        assert isinstance(arrays, dict)
+        found.update((name, array) for name, array in arrays.items() if name in wanted)
+    return found
+
+
+def _build(folder: Path, raw: Mapping[str, mx.array], trace: bool) -> tuple[Module, Sources]:
+    """The model with parameters made from `raw`; with `trace`, also what each parameter is made
+    from.
+    """
+    sources: dict[str, frozenset[str]] = {}
+
+    def classes(config: dict[str, Any]) -> tuple[type[Module], type]:
+        base, arguments = _get_classes(config)
+        renames = getattr(base, "sanitize", None)
+
+        def rename(model: Module, tensors: dict[str, mx.array]) -> dict[str, mx.array]:
+            return dict(renames(model, tensors)) if renames else tensors
+
+        def sanitize(model: Module, _: object) -> dict[str, mx.array]:
+            if not trace:
+                return rename(model, dict(raw))
+            shapes: dict[str, mx.array] = {}
+
+            def traced(tensors: dict[str, mx.array]) -> dict[str, mx.array]:
+                renamed = rename(model, tensors)
+                shapes.update((n, mx.zeros(a.shape, a.dtype)) for n, a in renamed.items())
+                return renamed
+
+            sources.update(dependencies(traced, raw))
+            return shapes
+
+        def load_weights(model: Module, weights: Any, strict: bool = True) -> Module:
+            base.load_weights(model, weights, strict=True)
+            return model
+
+        members = {"sanitize": sanitize, "load_weights": load_weights}
+        return type(base.__name__, (base,), members), arguments
+
+    with tempfile.TemporaryDirectory(prefix="shardbus-") as bare:
+        for name in ("config.json", "hf_quant_config.json"):
+            if (folder / name).exists():
+                shutil.copy(folder / name, bare)
+        try:
+            model, _ = load_model(Path(bare), lazy=True, strict=False, get_model_classes=classes)
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            # mlx-lm and the models raise these for tensors or settings that do not fit the
+            # architecture.
+            cause = " ".join(str(error).split())[:300]
+            raise MissingWeights(
+                folder, f"weights and config.json do not fit together ({cause})", _AGAIN
+            ) from error
+    return model, sources
+
+
+def _parameters(module: Any) -> dict[str, mx.array]:
+    return dict(tree_flatten(module.parameters()))
+
+
+def _used_parameters(partial: PartialModel, layers: LayerRange) -> frozenset[str]:
+    """Paths of the parameters that the stage's results depend on, for a prompt and for a single
+    token.
+    """
+    model = partial.model
+    before = _parameters(model)
+    plan = CachePlan(model, layers)
+    count = len(model.layers)
+
+    def forward(parameters: dict[str, mx.array]) -> dict[str, mx.array]:
+        model.update(tree_unflatten(list(parameters.items())))
+        cache, results = plan.new(), {}
+        width = model.args.hidden_size
+        for step, n in enumerate((3, 1)):
+            entering = mx.zeros((1, n, width)) if layers.start else None
+            hidden = partial.body(mx.zeros((1, n), mx.int32), cache.entries, entering)
+            cache.advance(n)
+            results[f"body{step}"] = hidden
+        if layers.end == count:
+            results["tail"] = partial.tail(hidden)
+        return results
+
+    try:
+        found = dependencies(forward, before)
+    finally:
+        model.update(tree_unflatten(list(before.items())))
+    used = frozenset[str]().union(*found.values())
+    # A parameter that this trace did not reach may matter for another length: all of an own layer's
+    # are kept.
+    own = model.layers[layers.start : layers.end]
+    owned = {id(array) for layer in own for array in _parameters(layer).values()}
+    return used | {name for name, array in before.items() if id(array) in owned}
+
+
+def _strip(layer: Any) -> None:
+    """Delete the parameters of a layer that does not run here, so that none can be evaluated by
+    accident.
+    """
+    for _, module in layer.named_modules():
+        for name in [name for name, value in module.items() if isinstance(value, mx.array)]:
+            del module[name]
+
+
+def _evaluate(
+    model: Module, used: frozenset[str], total: int, folder: Path, progress: Progress | None
+) -> None:
+    done = 0
+    for name, array in _parameters(model).items():
+        if name not in used:
+            continue
+        try:
+            mx.eval(array)
+        except RuntimeError as error:
+            raise LoadError(folder, f"reading {name} failed ({error})", _AGAIN) from error
+        done += array.nbytes
+        if progress is not None:
+            progress(min(done, total), total)
+    if progress is not None:
+        progress(total, total)
+    mx.clear_cache()
