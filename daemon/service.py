@@ -15,6 +15,9 @@ import socket
 import sys
 from collections.abc import Callable
 
+from daemon.config.errors import EX_CONFIG
+
+LAUNCHD_LABEL = "io.shardbus.shardd"
 SEND_TIMEOUT_S = 1.0
 
 
@@ -72,6 +75,13 @@ def watchdog_interval() -> float | None:
     if process not in ("", str(os.getpid())) or not microseconds.isdecimal():
         return None
     return int(microseconds) / 2e6 or None
+
+
+def config_exit_code() -> int:
+    """What to exit with on a ConfigError: EX_CONFIG, or 0 under our launchd job, which would start
+    the daemon again after any other code, for ever.
+    """
+    return 0 if os.environ.get("XPC_SERVICE_NAME") == LAUNCHD_LABEL else EX_CONFIG
 
 
 class Demand(enum.Enum):

@@ -14,7 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from daemon.service import Demand, Notifier, handle_signals, watchdog_interval
+from daemon.service import (
+    Demand,
+    Notifier,
+    config_exit_code,
+    handle_signals,
+    watchdog_interval,
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -80,6 +86,13 @@ def test_watchdog_interval(
     monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()) if process == "own" else process)
     assert watchdog_interval() == interval
     assert "WATCHDOG_USEC" not in os.environ
+
+
+def test_launchd_is_not_made_to_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XPC_SERVICE_NAME", "0")  # what a macOS terminal has
+    assert config_exit_code() == 78
+    monkeypatch.setenv("XPC_SERVICE_NAME", "io.shardbus.shardd")
+    assert config_exit_code() == 0
 
 
 @pytest.mark.usefixtures("_signals")
