@@ -32,8 +32,8 @@ class LinkStats:
     `bytes` counts parts as they stand on the wire, without the transport's own framing. `errors`
     counts by cause: at a sender "down", "stalled", "encode"; at a receiver FrameError.cause of what
     was dropped, and "handshake" for peers that could not say hello. `connects` and `disconnects`
-    count peers that came and went: a part above MAXMSGSIZE shows as a disconnect, because the
-    connection is cut before the part is read.
+    count peers that came and went. Whom the transport itself throws out shows only there: the
+    sender of a part above MAXMSGSIZE, some programs that speak another protocol.
     """
 
     frames: int = 0
