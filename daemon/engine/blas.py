@@ -98,7 +98,7 @@ def environment(blas: Blas, threads: int = 1) -> dict[str, str]:
     variables = {"OPENBLAS_NUM_THREADS": str(threads)}
     if blas.preload is not None:
         inherited = os.environ.get("LD_PRELOAD", "")
-        others = [p for p in inherited.replace(":", " ").split() if p != str(blas.preload)]
+        others = [p for p in inherited.replace(":", " ").split() if not _is_blas(Path(p))]
         variables["LD_PRELOAD"] = " ".join([str(blas.preload), *others])
     return variables
 
@@ -119,6 +119,10 @@ def running_blas() -> str:
         if path.name.startswith("libopenblas") and path.parent.name != "numpy.libs":
             return _system_name(path)
     return "reference"
+
+
+def _is_blas(library: Path) -> bool:
+    return library.name.startswith((_SHIM_NAME, "libopenblas"))
 
 
 def _system_name(library: Path) -> str:
@@ -148,10 +152,15 @@ def _shim(cache_dir: Path, bundled: Path, compiler: str) -> Blas:
                 built.replace(target)  # atomic: whoever looks sees all of it or nothing
         _try(target)
     except (OSError, subprocess.SubprocessError) as error:
-        output = getattr(error, "stderr", None) or str(error)
-        first = next(iter(output.strip().splitlines()), "no message")
-        return Blas("reference", reason=f"the shim for numpy's OpenBLAS cannot be had: {first}")
+        return Blas("reference", reason=f"no shim for numpy's OpenBLAS: {_cause(error)}")
     return Blas(_THROUGH_SHIM, target)
+
+
+def _cause(error: OSError | subprocess.SubprocessError) -> str:
+    if isinstance(error, subprocess.CalledProcessError):
+        said = str(error.stderr).strip().splitlines()
+        return f"{error.cmd[0]}: {said[-1] if said else f'ended with {error.returncode}'}"
+    return str(error)
 
 
 def _compile(compiler: str, bundled: Path, target: Path) -> None:
