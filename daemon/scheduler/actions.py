@@ -1,0 +1,57 @@
+"""What the scheduler asks its shell to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from daemon.scheduler.request import FinishReason, Usage
+from transports.frame import Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """To the first stage. A link that refuses it is told to the scheduler by `link_failed`."""
+
+    frame: Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """New tokens for the client. `position` is the first one's place in the sequence, prompt
+    included. `logprobs` has one entry per token, None when not asked for.
+    """
+
+    sequence: bytes
+    position: int
+    tokens: tuple[int, ...]
+    logprobs: tuple[Any, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last word on a sequence. `error` says what went wrong, "" when nothing did."""
+
+    sequence: bytes
+    reason: FinishReason
+    usage: Usage
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Revoke:
+    """Tell every stage, out of band: attempts of the sequence below `attempt` are dead."""
+
+    sequence: bytes
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A frame is too old. Heartbeats show which stage is guilty, if any; it was issued again."""
+
+    microbatch: int
+    why: str
+
+
+Action = Send | Deliver | Finished | Revoke | Suspect

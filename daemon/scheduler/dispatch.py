@@ -1,0 +1,154 @@
+"""Frames out: turns ready sequences into frames while the window has room, commands on board."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from daemon.scheduler.actions import Send
+from daemon.scheduler.compose import Load, Piece, compose
+from daemon.scheduler.cost import CostModel
+from daemon.scheduler.inflight import Microbatch, Window
+from daemon.scheduler.outbox import Outbox
+from daemon.scheduler.pipeline import Limits, Pipeline
+from daemon.scheduler.ready import ReadyQueue
+from daemon.scheduler.sequence import Sequence, SequenceStatus
+from transports.frame import Frame, FrameKind, Span
+
+
+class Dispatch:
+    """Everything between "this sequence has tokens to compute" and a frame, and what is known of
+    the frames under way.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.pipeline: Pipeline | None = None
+        self.cost: CostModel | None = None
+        self.ready = ReadyQueue()
+        self.window = Window(limits.grace_seconds, limits.patience)
+        self.outbox = Outbox()
+        self.frames_sent = 0
+        self._last_id = 0  # 0 means idle in a heartbeat
+
+    def reset(self, pipeline: Pipeline | None) -> None:
+        """Nothing that was sent before counts any more."""
+        self.pipeline = pipeline
+        self.cost = CostModel(pipeline.stages, pipeline.chunk_tokens) if pipeline else None
+        self.window.clear()
+        self.outbox.lost_all()
+        self.ready.clear()
+
+    def withdraw(self, sequence: bytes) -> bool:
+        """Neither queued nor expected back any more. True when something of it was under way."""
+        self.ready.discard(sequence)
+        under_way = any(s.sequence == sequence for m in self.window for s in m.spans)
+        for microbatch in self.window.drop_sequence(sequence):
+            self.outbox.lost(microbatch)
+        return under_way
+
+    def give_up(self, microbatch: int) -> tuple[Span, ...]:
+        """The frame will not come back. Returns the spans that were still awaited from it."""
+        lost = self.window.remove(microbatch)
+        self.outbox.lost(microbatch)
+        return () if lost is None else lost.spans
+
+    def settle(self, microbatch: int, span: Span) -> None:
+        """`span` was computed in `microbatch`. So was then whatever its attempt had to compute
+        before it, whether or not those frames came back; only tokens cannot be inferred.
+        """
+        end = span.position + span.length
+        for other in self.window:
+            for s in other.spans:
+                if s.sequence != span.sequence or s.position + s.length > end:
+                    continue
+                inferred = other.id == microbatch or not s.outputs
+                if inferred and self.window.drop_span(other.id, s.sequence):
+                    self.outbox.lost(other.id)
+
+    def fill(self, now: float, decoding: int) -> list[Send]:
+        """Send what the window has room for. `decoding`: how many running sequences decode."""
+        if self.pipeline is None or self.cost is None:
+            return []
+        sends = []
+        limit = self.cost.useful_in_flight()
+        while pieces := compose(
+            self.ready,
+            Load(limit, len(self.window), self.window.decoding, decoding),
+            self.cost,
+        ):
+            sends.append(self._send(self.pipeline, self.cost, pieces, now))
+        if self.outbox.waiting and not len(self.window) and not self.window.carriers:
+            sends.append(self._send(self.pipeline, self.cost, (), now))
+        return sends
+
+    def next_wake(self) -> float | None:
+        times = (self.window.next_deadline(), self.ready.next_wake())
+        return min((t for t in times if t is not None), default=None)
+
+    def check_integrity(self) -> None:
+        self.ready.check_integrity()
+        self.window.check_integrity()
+        self.outbox.check_integrity()
+        if self.cost is not None:
+            self.cost.check_integrity()
+        if self.pipeline is None:
+            assert not list(self.window), "dispatch: in flight without a pipeline"
+
+    def _send(
+        self, pipeline: Pipeline, cost: CostModel, pieces: tuple[Piece, ...], now: float
+    ) -> Send:
+        spans: list[Span] = []
+        tokens: list[int] = []
+        constants: dict[bytes, Mapping[str, Any]] = {}
+        decode = all(p.sequence.status is SequenceStatus.DECODE for p in pieces)
+        for piece in pieces:
+            sequence = piece.sequence
+            span = _span(sequence, piece.length)
+            spans.append(span)
+            tokens += sequence.history.tokens[span.position : span.position + span.length]
+            if sequence.constants_due:
+                constants[sequence.id] = sequence.constants
+                sequence.constants_due = False
+            sequence.issued += piece.length
+            self.ready.discard(sequence.id)
+            if sequence.remaining:
+                self.ready.push(sequence)
+        self._last_id += 1
+        self.frames_sent += 1
+        seconds = cost.pass_seconds(len(tokens)) + self.window.queued_seconds()
+        self.window.add(
+            Microbatch(
+                self._last_id,
+                tuple(spans),
+                now,
+                seconds,
+                cost.slowest_seconds(len(tokens)),
+                decode,
+            )
+        )
+        return Send(
+            Frame(
+                kind=FrameKind.WORK,
+                term=pipeline.term,
+                epoch=pipeline.epoch,
+                microbatch=self._last_id,
+                spans=tuple(spans),
+                tokens=tuple(tokens),
+                constants=constants,
+                commands=self.outbox.board(self._last_id),
+            )
+        )
+
+
+def _span(sequence: Sequence, length: int) -> Span:
+    """The next `length` tokens; the last known token asks for the one after it."""
+    start = sequence.issued
+    last = start + length == len(sequence.history)
+    return Span(
+        sequence=sequence.id,
+        attempt=sequence.attempt,
+        position=start,
+        length=length,
+        prefix_hash=sequence.history.hash_at(start),
+        outputs=1 if last else 0,
+    )

@@ -1,0 +1,139 @@
+"""The microbatches that are in the pipe, and until when each is expected back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from transports.frame import Span
+
+
+@dataclass(frozen=True, slots=True)
+class Microbatch:
+    """What one frame asks for. `seconds` is its predicted time through the pipe, what is queued
+    ahead of it included; `cost` its predicted time on the slowest stage. Without spans it only
+    carries commands.
+    """
+
+    id: int
+    spans: tuple[Span, ...]
+    sent: float
+    seconds: float
+    cost: float
+    decode: bool
+
+
+class Window:
+    """In the order of sending. Ids grow, and are never used twice."""
+
+    def __init__(self, grace_seconds: float, patience: float) -> None:
+        self._grace = grace_seconds
+        self._patience = patience
+        self._flying: dict[int, Microbatch] = {}
+        self._deadlines: dict[int, float] = {}
+        self._seen: dict[int, set[int]] = {}  # stages that showed progress on a microbatch
+
+    def __len__(self) -> int:
+        """Microbatches that compute something."""
+        return sum(1 for m in self._flying.values() if m.spans)
+
+    def __iter__(self) -> Iterator[Microbatch]:
+        return iter(list(self._flying.values()))
+
+    def __contains__(self, microbatch: int) -> bool:
+        return microbatch in self._flying
+
+    def get(self, microbatch: int) -> Microbatch | None:
+        return self._flying.get(microbatch)
+
+    @property
+    def decoding(self) -> int:
+        return sum(1 for m in self._flying.values() if m.spans and m.decode)
+
+    @property
+    def carriers(self) -> int:
+        """Frames that carry only commands."""
+        return sum(1 for m in self._flying.values() if not m.spans)
+
+    def queued_seconds(self) -> float:
+        """What a new frame may find ahead of it at the slowest stage."""
+        return sum(m.cost for m in self._flying.values())
+
+    def add(self, microbatch: Microbatch) -> None:
+        self._flying[microbatch.id] = microbatch
+        self._seen[microbatch.id] = set()
+        self._deadlines[microbatch.id] = microbatch.sent + self._allowed(microbatch)
+
+    def remove(self, microbatch: int) -> Microbatch | None:
+        """It came back, or is given up."""
+        self._deadlines.pop(microbatch, None)
+        self._seen.pop(microbatch, None)
+        return self._flying.pop(microbatch, None)
+
+    def drop_sequence(self, sequence: bytes) -> list[int]:
+        """Nothing that is in flight for the sequence counts any more. Returns the microbatches that
+        are given up because they had no other span.
+        """
+        given_up = []
+        for microbatch in self:
+            kept = tuple(s for s in microbatch.spans if s.sequence != sequence)
+            if len(kept) == len(microbatch.spans):
+                continue
+            if kept:
+                self._flying[microbatch.id] = replace(microbatch, spans=kept)
+            else:
+                self.remove(microbatch.id)
+                given_up.append(microbatch.id)
+        return given_up
+
+    def drop_span(self, microbatch: int, sequence: bytes) -> bool:
+        """One span is settled. True when it was the microbatch's last."""
+        held = self._flying.get(microbatch)
+        if held is None:
+            return False
+        kept = tuple(s for s in held.spans if s.sequence != sequence)
+        if kept or not held.spans:
+            self._flying[microbatch] = replace(held, spans=kept)
+            return False
+        self.remove(microbatch)
+        return True
+
+    def progress(self, microbatch: int, stage: int, now: float) -> None:
+        """`stage` has taken up the microbatch: it and all behind it have their whole time again.
+
+        Each stage counts once, so that a stage that spins is found, and a frame that was lost is
+        put off only by those sent before it.
+        """
+        seen = self._seen.get(microbatch)
+        if seen is None or stage in seen:
+            return
+        seen.add(stage)
+        self.restart(microbatch, now)
+
+    def restart(self, microbatch: int, now: float) -> None:
+        """The pipe moves: this microbatch, and what was sent after it, may take its time anew."""
+        for other in self._flying.values():
+            if other.id >= microbatch:
+                self._deadlines[other.id] = now + self._allowed(other)
+
+    def expired(self, now: float) -> list[Microbatch]:
+        return [self._flying[i] for i, deadline in self._deadlines.items() if deadline <= now]
+
+    def next_deadline(self) -> float | None:
+        return min(self._deadlines.values(), default=None)
+
+    def clear(self) -> None:
+        self._flying.clear()
+        self._deadlines.clear()
+        self._seen.clear()
+
+    def check_integrity(self) -> None:
+        assert self._flying.keys() == self._deadlines.keys() == self._seen.keys(), "window: keys"
+        assert list(self._flying) == sorted(self._flying), "window: order"
+        for key, microbatch in self._flying.items():
+            assert key == microbatch.id, "window: id"
+            sequences = [s.sequence for s in microbatch.spans]
+            assert len(set(sequences)) == len(sequences), "window: a sequence twice in a frame"
+
+    def _allowed(self, microbatch: Microbatch) -> float:
+        return self._grace + self._patience * microbatch.seconds

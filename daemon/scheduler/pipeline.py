@@ -1,0 +1,52 @@
+"""The layout that the scheduler works for, as its shell describes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class StageCost:
+    """What a stage measured of itself when it warmed up."""
+
+    decode_seconds: float
+    prefill_token_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """`chunk_tokens` is the most tokens one prefill frame may have, `context_length` the most that
+    a sequence may have, prompt and answer together.
+    """
+
+    term: int
+    epoch: int
+    stages: tuple[StageCost, ...]
+    context_length: int
+    chunk_tokens: int
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise ValueError("a pipeline has at least one stage")
+        if self.context_length < 2 or self.chunk_tokens < 1:
+            raise ValueError("context_length must be 2 or more, chunk_tokens 1 or more")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """A frame is overdue after grace_seconds + patience * its predicted time."""
+
+    max_running: int = 64
+    max_waiting: int = 1024
+    grace_seconds: float = 3.0
+    patience: float = 4.0
+    backoff_seconds: float = 0.1
+    backoff_cap_seconds: float = 5.0
+    max_failures: int = 3
+
+    def backoff(self, repeats: int) -> float:
+        """Seconds to wait before re-issue number `repeats` without progress: the first at once."""
+        if repeats <= 1:
+            return 0.0
+        doubled: float = self.backoff_seconds * 2.0 ** min(repeats - 2, 20)
+        return min(self.backoff_cap_seconds, doubled)

@@ -1,0 +1,64 @@
+"""Which running sequences have something to send, in the order of their turns."""
+
+from __future__ import annotations
+
+from daemon.scheduler.sequence import Sequence, SequenceStatus
+
+
+class ReadyQueue:
+    """Two round robins: sequences that decode, and those that prefill. A sequence that must wait
+    before it is issued again is parked.
+    """
+
+    def __init__(self) -> None:
+        self._decode: dict[bytes, Sequence] = {}
+        self._prefill: dict[bytes, Sequence] = {}
+        self._parked: dict[bytes, tuple[float, Sequence]] = {}
+
+    def __contains__(self, sequence: bytes) -> bool:
+        return sequence in self._decode or sequence in self._prefill or sequence in self._parked
+
+    @property
+    def decode(self) -> Sequence | None:
+        """Whose turn it is to decode."""
+        return next(iter(self._decode.values()), None)
+
+    @property
+    def prefill(self) -> Sequence | None:
+        """Whose turn it is to prefill."""
+        return next(iter(self._prefill.values()), None)
+
+    def push(self, sequence: Sequence) -> None:
+        """To the end of its round."""
+        decodes = sequence.status is SequenceStatus.DECODE
+        (self._decode if decodes else self._prefill)[sequence.id] = sequence
+
+    def park(self, sequence: Sequence, until: float) -> None:
+        self._parked[sequence.id] = (until, sequence)
+
+    def wake(self, now: float) -> None:
+        """Push those whose time has come."""
+        for key, (until, sequence) in list(self._parked.items()):
+            if until <= now:
+                del self._parked[key]
+                self.push(sequence)
+
+    def next_wake(self) -> float | None:
+        return min((until for until, _ in self._parked.values()), default=None)
+
+    def discard(self, sequence: bytes) -> None:
+        self._decode.pop(sequence, None)
+        self._prefill.pop(sequence, None)
+        self._parked.pop(sequence, None)
+
+    def clear(self) -> None:
+        self._decode.clear()
+        self._prefill.clear()
+        self._parked.clear()
+
+    def check_integrity(self) -> None:
+        decode, prefill, parked = self._decode.keys(), self._prefill.keys(), self._parked.keys()
+        total = len(decode | prefill | parked)
+        assert total == len(decode) + len(prefill) + len(parked), "ready: listed twice"
+        for sequence in (*self._decode.values(), *self._prefill.values()):
+            assert sequence.remaining > 0, "ready: nothing to send"

@@ -1,0 +1,304 @@
+"""The scheduler: requests in, frames out, tokens delivered exactly once (DESIGN.md §3, §6).
+
+Every method is an event and returns the actions it leads to. A lost frame, a Nack, a link that
+failed and a new layout all end in `_reissue`: a new attempt that starts where the pipeline can go
+on. The sequence's history is the truth; what stages hold is a cache of it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from daemon.scheduler.actions import Action, Deliver, Finished, Revoke, Suspect
+from daemon.scheduler.book import Book
+from daemon.scheduler.dispatch import Dispatch
+from daemon.scheduler.pipeline import Limits, Pipeline
+from daemon.scheduler.request import (
+    FinishReason,
+    Refusal,
+    Request,
+    RequestError,
+    check_request,
+)
+from daemon.scheduler.sequence import Sequence, SequenceStatus
+from daemon.scheduler.trace import PipelineStats
+from transports.frame import Departure, Frame, FrameKind, Reason, Span
+
+CAUSES = ("lost", "missing", "failed", "link", "layout")
+
+
+class Scheduler:
+    """Owned by the coordinator's loop; not thread-safe."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
+        self._dispatch = Dispatch(self._limits)
+        self._book = Book(self._limits.max_running)
+        self.reissues: Counter[str] = Counter(dict.fromkeys(CAUSES, 0))
+        self.counts: Counter[str] = Counter()
+        self.stats = PipelineStats(0)
+
+    # --- events -------------------------------------------------------------------------------
+
+    def configure(
+        self, pipeline: Pipeline | None, now: float, held: Mapping[bytes, int] | None = None
+    ) -> list[Action]:
+        """A new layout, or none. Every running sequence is issued again, from what `held` says that
+        all stages have of it; without `held` from what was confirmed, and a Nack corrects it.
+        """
+        if pipeline is None:
+            self._dispatch.reset(None)
+            return []
+        before = self._dispatch.pipeline
+        if before is not None and (pipeline.term, pipeline.epoch) <= (before.term, before.epoch):
+            raise ValueError(
+                f"layout {(pipeline.term, pipeline.epoch)} is not newer than "
+                f"{(before.term, before.epoch)}"
+            )
+        self._dispatch.reset(pipeline)
+        self.stats = PipelineStats(len(pipeline.stages))
+        actions: list[Action] = []
+        for sequence in self._book:
+            if len(sequence.history) >= pipeline.context_length:
+                error = (
+                    f"{len(sequence.history)} tokens do not fit the new layout's context of "
+                    f"{pipeline.context_length}"
+                )
+                actions += self._finish(sequence, FinishReason.CONTEXT, now, error)
+        for sequence in self._book.running.values():
+            sequence.repeats = sequence.failures = 0
+            if sequence.issued == 0:
+                self._dispatch.ready.push(sequence)  # nothing of it was sent in this attempt
+                continue
+            position = sequence.confirmed if held is None else held.get(sequence.id, 0)
+            self._reissue(sequence, position, "layout", now)  # the epoch itself revokes the rest
+        return actions + self._go_on(now)
+
+    def submit(self, request: Request, now: float) -> list[Action]:
+        """Raise RequestError when the request cannot be taken; nothing has changed then."""
+        pipeline = self._dispatch.pipeline
+        check_request(request, None if pipeline is None else pipeline.context_length)
+        if request.sequence in self._book:
+            raise RequestError(Refusal.SEQUENCE, "this sequence id is in use")
+        waiting = len(self._book.waiting)
+        if waiting >= self._limits.max_waiting:
+            raise RequestError(Refusal.BUSY, f"{waiting} requests wait already: try again later")
+        self._book.waiting[request.sequence] = Sequence(request, now)
+        return self._go_on(now)
+
+    def cancel(self, sequence: bytes, now: float) -> list[Action]:
+        """At any moment. A sequence that has ended meanwhile, or never was, is left alone."""
+        return self.finish(sequence, FinishReason.CANCELLED, now)
+
+    def finish(self, sequence: bytes, reason: FinishReason, now: float) -> list[Action]:
+        """The text layer found a stop string, or nobody wants the rest."""
+        found = self._book.get(sequence)
+        if found is None:
+            return []
+        return self._finish(found, reason, now) + self._go_on(now)
+
+    def result(self, frame: Frame, now: float) -> list[Action]:
+        """A frame came back: a RESULT, or WORK of which only the header is left."""
+        pipeline = self._dispatch.pipeline
+        if pipeline is None or (frame.term, frame.epoch) != (pipeline.term, pipeline.epoch):
+            self.counts["frames_of_old_layouts"] += 1
+            return []
+        wanted = sum(span.outputs for span in frame.spans)
+        if wanted != len(frame.tokens) or (frame.kind is FrameKind.WORK and frame.spans):
+            self.counts["frames_malformed"] += 1
+            return []
+        self._observe(frame, now)
+        actions: list[Action] = []
+        taken = 0
+        for span in frame.spans:
+            tokens = frame.tokens[taken : taken + span.outputs]
+            taken += span.outputs
+            actions += self._computed(pipeline, frame, span, tokens, now)
+        for departure in frame.departures:
+            actions += self._departed(departure, now)
+        return actions + self._go_on(now)
+
+    def link_failed(self, now: float, microbatch: int | None = None) -> list[Action]:
+        """A link says that it lost this microbatch, or does not know which of all in flight."""
+        actions: list[Action] = []
+        for lost in self._dispatch.window:
+            if microbatch in (None, lost.id):
+                actions += self._lost(lost.id, "link", now)
+        return actions + self._go_on(now)
+
+    def progress(self, microbatch: int | None, stage: int, now: float) -> list[Action]:
+        """A heartbeat of `stage` says which microbatch it computes: that one, and those queued
+        behind it, are not lost. Only the first word of a stage on a microbatch counts.
+        """
+        if microbatch:
+            self._dispatch.window.progress(microbatch, stage, now)
+        return []
+
+    def tick(self, now: float) -> list[Action]:
+        """Time has passed: call at `next_wake`, or more often."""
+        actions: list[Action] = []
+        for overdue in self._dispatch.window.expired(now):
+            if overdue.id not in self._dispatch.window:
+                continue  # an older one of the same sequence has taken it along
+            age = now - overdue.sent
+            why = f"not back after {age:.1f} s, predicted {overdue.seconds:.1f} s"
+            actions.append(Suspect(overdue.id, why))
+            actions += self._lost(overdue.id, "lost", now)
+        self._dispatch.ready.wake(now)
+        return actions + self._go_on(now)
+
+    # --- what is known ------------------------------------------------------------------------
+
+    def next_wake(self) -> float | None:
+        """When `tick` has something to do, if nothing else happens before."""
+        return self._dispatch.next_wake()
+
+    def sequences(self) -> Iterator[Sequence]:
+        """Running ones, then those that wait, in order. Not to be changed."""
+        return iter(self._book)
+
+    def status(self) -> dict[str, Any]:
+        """Counters, for `ps` and `status`."""
+        return {
+            "running": len(self._book.running),
+            "waiting": len(self._book.waiting),
+            "in_flight": len(self._dispatch.window),
+            "releases_pending": len(self._dispatch.outbox),
+            "frames_sent": self._dispatch.frames_sent,
+            "frames_returned": self.counts["frames_returned"],
+            "ignored": {k: n for k, n in self.counts.items() if k != "frames_returned"},
+            "reissues": dict(self.reissues),
+            "predicted": {} if self._dispatch.cost is None else self._dispatch.cost.as_dict(),
+        }
+
+    def check_integrity(self) -> None:
+        self._dispatch.check_integrity()
+        self.stats.check_integrity()
+        self._book.check_integrity()
+        under_way: dict[bytes, list[Span]] = {}
+        for microbatch in self._dispatch.window:
+            for span in microbatch.spans:
+                assert span.sequence in self._book.running, "scheduler: in flight, but not running"
+                under_way.setdefault(span.sequence, []).append(span)
+        for sequence in self._book.running.values():
+            spans = under_way.get(sequence.id, [])
+            assert all(s.attempt == sequence.attempt for s in spans), "scheduler: old attempt"
+            assert all(s.position + s.length <= sequence.issued for s in spans), "scheduler: issued"
+            if self._dispatch.pipeline is None:
+                continue
+            # Liveness: what is not complete is queued, or expected back with a token.
+            awaited = any(s.outputs for s in spans)
+            assert (sequence.id in self._dispatch.ready) == (sequence.remaining > 0), "ready"
+            assert awaited == (sequence.remaining == 0), "scheduler: nothing will come"
+
+    # --- rules --------------------------------------------------------------------------------
+
+    def _computed(
+        self, pipeline: Pipeline, frame: Frame, span: Span, tokens: tuple[int, ...], now: float
+    ) -> list[Action]:
+        sequence = self._book.running.get(span.sequence)
+        if sequence is None:
+            # Usually its release is under way. If it is not, a late frame brought the KV back.
+            self.counts["spans_of_ended"] += 1
+            self._dispatch.outbox.release(span.sequence)
+            return []
+        end = span.position + span.length
+        if span.attempt != sequence.attempt or end > sequence.issued:
+            self.counts["spans_of_old_attempts"] += 1
+            return []
+        self._dispatch.settle(frame.microbatch, span)
+        sequence.confirm(end)
+        first = end - span.outputs + 1
+        fresh = len(sequence.history) - first  # tokens of the result that are known already
+        if not 0 <= fresh < len(tokens):
+            return []
+        reason, delivered = sequence.accept(tokens[fresh:], pipeline.context_length, now)
+        actions: list[Action] = []
+        if delivered:
+            logprobs = frame.logprobs.get(span.sequence)
+            chosen = None if logprobs is None else tuple(logprobs[fresh : fresh + len(delivered)])
+            actions.append(Deliver(sequence.id, first + fresh, delivered, chosen))
+        if reason is not None:
+            return actions + self._finish(sequence, reason, now)
+        self._dispatch.ready.push(sequence)
+        return actions
+
+    def _departed(self, departure: Departure, now: float) -> list[Action]:
+        sequence = self._book.running.get(departure.sequence)
+        if sequence is None or departure.attempt != sequence.attempt:
+            self.counts["departures_of_old_attempts"] += 1
+            return []
+        match departure.reason:
+            case Reason.DUPLICATE:
+                return []  # the first copy is on its way; if it is not, its deadline says so
+            case Reason.MISSING | Reason.STALE:
+                # STALE in the current attempt: its Nack was lost, or this is it.
+                return self._reissue(sequence, departure.held, "missing", now)
+            case Reason.FAILED | Reason.CANCELLED:
+                sequence.failures += 1
+                if sequence.failures < self._limits.max_failures:
+                    return self._reissue(sequence, departure.held, "failed", now)
+                error = (
+                    f"stage {departure.stage} failed {sequence.failures} times at token "
+                    f"{sequence.confirmed}; its log says why"
+                )
+                return self._finish(sequence, FinishReason.FAILED, now, error)
+
+    def _lost(self, microbatch: int, cause: str, now: float) -> list[Action]:
+        """One re-issue of each sequence in it, whatever else of that sequence is in flight."""
+        actions: list[Action] = []
+        for span in self._dispatch.give_up(microbatch):
+            sequence = self._book.running[span.sequence]
+            actions += self._reissue(sequence, sequence.confirmed, cause, now)
+        return actions
+
+    def _reissue(self, sequence: Sequence, position: int, cause: str, now: float) -> list[Action]:
+        self.reissues[cause] += 1
+        sequence.reissues += 1
+        sequence.repeats += 1
+        self._dispatch.withdraw(sequence.id)
+        sequence.begin_attempt(position)
+        delay = self._limits.backoff(sequence.repeats)
+        if delay > 0.0:
+            self._dispatch.ready.park(sequence, now + delay)
+        else:
+            self._dispatch.ready.push(sequence)
+        return [Revoke(sequence.id, sequence.attempt)]
+
+    def _finish(
+        self, sequence: Sequence, reason: FinishReason, now: float, error: str = ""
+    ) -> list[Action]:
+        actions: list[Action] = [Finished(sequence.id, reason, sequence.usage(now), error)]
+        if self._dispatch.withdraw(sequence.id):
+            actions.append(Revoke(sequence.id, sequence.attempt + 1))
+        self._book.remove(sequence.id)
+        if sequence.attempt:
+            self._dispatch.outbox.release(sequence.id)
+        sequence.status = SequenceStatus.FINISHED
+        return actions
+
+    def _go_on(self, now: float) -> list[Action]:
+        """Admit who waits, then send what can be sent."""
+        if self._dispatch.pipeline is None:
+            return []
+        for sequence in self._book.admit(now):
+            self._dispatch.ready.push(sequence)
+        return list(self._dispatch.fill(now, self._book.decoding))
+
+    def _observe(self, frame: Frame, now: float) -> None:
+        dispatch = self._dispatch
+        dispatch.outbox.done(frame.microbatch)
+        microbatch = dispatch.window.get(frame.microbatch)
+        if microbatch is None:
+            self.counts["frames_not_awaited"] += 1
+            return
+        self.counts["frames_returned"] += 1
+        dispatch.window.restart(frame.microbatch, now)
+        self.stats.observe(frame.traces, microbatch.sent, now)
+        if not microbatch.spans:
+            dispatch.window.remove(frame.microbatch)
+        elif not frame.departures and dispatch.cost is not None:
+            tokens = sum(span.length for span in frame.spans)
+            dispatch.cost.observe(tokens, frame.traces, microbatch.sent, now)

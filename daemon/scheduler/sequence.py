@@ -1,0 +1,125 @@
+"""The coordinator's view of one request while it runs: its tokens, and how far they were computed.
+
+Prefill and decode are the same thing here: the tokens of `history` from `issued` on are still to be
+sent, and the span that contains the last of them asks for the next token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+from daemon.history import History
+from daemon.scheduler.request import FinishReason, Request, Usage
+
+
+class SequenceStatus(Enum):
+    WAITING = "waiting"
+    PREFILL = "prefill"  # also when tokens it had already are computed again
+    DECODE = "decode"
+    FINISHED = "finished"
+
+
+class Sequence:
+    """`history` is the only truth; everything else says how far this attempt has got.
+
+    issued     end of what was sent in this attempt
+    confirmed  every stage holds the tokens before this, as far as results of this attempt tell
+    furthest   the highest `confirmed` of any attempt: progress, for back-off and for giving up
+    repeats    re-issues since `furthest` last rose; `failures`: those because computing failed
+    """
+
+    def __init__(self, request: Request, now: float) -> None:
+        self.id = request.sequence
+        self.request = request
+        self.prompt_length = len(request.prompt)
+        self.history = History(request.prompt)
+        self.constants: Mapping[str, Any] = request.params.to_wire()
+        self.status = SequenceStatus.WAITING
+        self.attempt = 0
+        self.issued = 0
+        self.confirmed = 0
+        self.furthest = 0
+        self.repeats = 0
+        self.failures = 0
+        self.reissues = 0
+        self.constants_due = True
+        self.generated = 0
+        self.submitted = now
+        self.admitted: float | None = None
+        self.first_token: float | None = None
+
+    @property
+    def remaining(self) -> int:
+        """Tokens that are known but not yet sent in this attempt."""
+        return len(self.history) - self.issued
+
+    def begin_attempt(self, position: int) -> None:
+        """Start over from `position`. At least the last token is computed again: the next one comes
+        from it.
+        """
+        self.attempt += 1
+        self.issued = self.confirmed = max(0, min(position, len(self.history) - 1))
+        self.constants_due = True
+        decoding = self.remaining == 1 and self.generated > 0
+        self.status = SequenceStatus.DECODE if decoding else SequenceStatus.PREFILL
+
+    def confirm(self, position: int) -> None:
+        """Every stage holds the tokens before `position`."""
+        self.confirmed = max(self.confirmed, position)
+        if self.confirmed > self.furthest:
+            self.furthest = self.confirmed
+            self.repeats = self.failures = 0
+
+    def accept(
+        self, tokens: tuple[int, ...], context_length: int, now: float
+    ) -> tuple[FinishReason | None, tuple[int, ...]]:
+        """Enter new tokens. Returns why the sequence ends with them, if so, and which of them are
+        to be delivered.
+        """
+        for count, token in enumerate(tokens):
+            self.history.extend((token,))
+            self.generated += 1
+            self.status = SequenceStatus.DECODE
+            if self.first_token is None:
+                self.first_token = now
+            if token in self.request.stop_tokens:
+                return FinishReason.STOP, tokens[:count]
+            full = len(self.history) >= context_length
+            if full or self.generated >= self.request.max_tokens:
+                return FinishReason.LENGTH, tokens[: count + 1]
+        return None, tokens
+
+    def usage(self, now: float) -> Usage:
+        admitted = now if self.admitted is None else self.admitted
+        first = None if self.first_token is None else self.first_token - self.submitted
+        return Usage(
+            prompt_tokens=self.prompt_length,
+            completion_tokens=self.generated,
+            cached_tokens=0,
+            reissues=self.reissues,
+            waiting_seconds=admitted - self.submitted,
+            first_token_seconds=first,
+            total_seconds=now - self.submitted,
+        )
+
+    def describe(self, now: float) -> dict[str, Any]:
+        """For `ps`."""
+        return {
+            "sequence": self.id.hex(),
+            "status": self.status.value,
+            "prompt_tokens": self.prompt_length,
+            "generated_tokens": self.generated,
+            "max_tokens": self.request.max_tokens,
+            "computed_tokens": self.confirmed,
+            "attempt": self.attempt,
+            "reissues": self.reissues,
+            "age_seconds": now - self.submitted,
+        }
+
+    def check_integrity(self) -> None:
+        assert 0 <= self.confirmed <= self.issued <= len(self.history), "sequence: positions"
+        assert len(self.history) == self.prompt_length + self.generated, "sequence: tokens"
+        if self.status is SequenceStatus.WAITING:
+            assert self.attempt == 0, "sequence: waits, but was issued"

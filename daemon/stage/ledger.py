@@ -1,0 +1,165 @@
+"""What one stage knows of its sequences, and what it therefore does with each span of a frame.
+
+The rules are DESIGN.md §3. The ledger holds tokens and hashes, never KV: the stage trims its caches
+to `Compute.trim_to` and computes, or lets the span leave the frame with the departure of `Skip`.
+`admit` enters the span's tokens before they are computed; when computing fails, or a cache could be
+trimmed only to less, `forget` takes them out again.
+
+    state of the sequence                              span                        answer
+    released                                           any                         Skip CANCELLED
+    attempt a                                          attempt < a                 Skip STALE
+    attempt a, refused before                          attempt a                   Skip STALE
+    attempt a, reached r                               attempt a, position < r     Skip DUPLICATE
+    holds fewer than position, or another hash there   attempt >= a                Skip MISSING
+    otherwise                                                                      Compute
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from daemon.history import History
+from transports.frame import Departure, Reason, Span
+
+Constants = Mapping[str, Any]
+
+NOT_STARTED = -1
+TOMBSTONES = 4096  # far more than the releases that can overtake one frame on its way
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """Trim the caches to `trim_to` tokens, then compute the span."""
+
+    trim_to: int
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """The span leaves the frame here."""
+
+    departure: Departure
+
+
+@dataclass(slots=True)
+class _Entry:
+    """`reached`: end of the last span admitted in `attempt`, NOT_STARTED before the first."""
+
+    attempt: int
+    history: History = field(default_factory=History)
+    constants: Constants | None = None
+    reached: int = NOT_STARTED
+    refused: bool = False
+
+    def begin(self, attempt: int) -> None:
+        self.attempt = attempt
+        self.reached = NOT_STARTED
+        self.refused = False
+
+
+class SpanLedger:
+    """Not thread-safe: it belongs to the compute thread."""
+
+    def __init__(self, stage: int, tombstones: int = TOMBSTONES) -> None:
+        self.stage = stage
+        self.counts: dict[Reason, int] = dict.fromkeys(Reason, 0)
+        self._entries: dict[bytes, _Entry] = {}
+        self._released: dict[bytes, None] = {}  # in the order of release
+        self._tombstones = tombstones
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, sequence: bytes) -> bool:
+        return sequence in self._entries
+
+    def admit(
+        self, span: Span, tokens: Sequence[int], constants: Constants | None
+    ) -> Compute | Skip:
+        """Decide on one span; `constants` are those its frame carries for it, if any."""
+        if span.sequence in self._released:
+            return self._skip(span, Reason.CANCELLED, 0)
+        entry = self._entries.get(span.sequence)
+        if entry is None:
+            entry = self._entries[span.sequence] = _Entry(span.attempt)
+        if span.attempt < entry.attempt:
+            return self._skip(span, Reason.STALE, len(entry.history))
+        if span.attempt > entry.attempt:
+            entry.begin(span.attempt)
+        if entry.refused:
+            return self._skip(span, Reason.STALE, len(entry.history))
+        if span.position < entry.reached:
+            return self._skip(span, Reason.DUPLICATE, entry.reached)
+        if constants is not None:
+            entry.constants = constants
+        if span.position > len(entry.history):
+            return Skip(self._refuse(entry, span, Reason.MISSING, len(entry.history)))
+        if entry.constants is None or entry.history.hash_at(span.position) != span.prefix_hash:
+            # Which of the tokens before are right is not known, only that not all are.
+            return Skip(self._refuse(entry, span, Reason.MISSING, 0))
+        entry.history.trim(span.position)
+        entry.history.extend(tokens)
+        entry.reached = len(entry.history)
+        return Compute(trim_to=span.position)
+
+    def forget(self, span: Span, held: int, reason: Reason) -> Departure:
+        """`span` was admitted but is not in the caches, which now hold `held` valid tokens: FAILED
+        when computing raised, MISSING when a cache could be trimmed only to less than asked for.
+        """
+        entry = self._entries[span.sequence]
+        entry.history.trim(held)
+        return self._refuse(entry, span, reason, len(entry.history))
+
+    def revoke(self, sequence: bytes, attempt: int) -> None:
+        """Attempts of `sequence` below `attempt` are dead. An unknown sequence is left unknown, so
+        that nothing stays behind when its release came first.
+        """
+        entry = self._entries.get(sequence)
+        if entry is not None and attempt > entry.attempt:
+            entry.begin(attempt)
+
+    def release(self, sequence: bytes) -> bool:
+        """Forget the sequence for good: late frames of it are refused. True when it was held."""
+        self._released.pop(sequence, None)
+        self._released[sequence] = None
+        if len(self._released) > self._tombstones:
+            del self._released[next(iter(self._released))]
+        return self._entries.pop(sequence, None) is not None
+
+    def clear(self) -> None:
+        """The caches are gone, or hold other layers. Releases stay in force."""
+        self._entries.clear()
+
+    def constants(self, sequence: bytes) -> Constants:
+        """Of a sequence with an admitted span; KeyError for another."""
+        constants = self._entries[sequence].constants
+        if constants is None:
+            raise KeyError(sequence)
+        return constants
+
+    def tokens(self, sequence: bytes) -> Sequence[int]:
+        """The tokens that the caches of `sequence` hold: not to be changed or kept."""
+        return self._entries[sequence].history.tokens
+
+    def held(self) -> dict[bytes, int]:
+        """Tokens held per sequence: what a stage tells a coordinator it says hello to."""
+        return {sequence: len(entry.history) for sequence, entry in self._entries.items()}
+
+    def check_integrity(self) -> None:
+        assert len(self._released) <= self._tombstones, "ledger: too many tombstones"
+        for sequence, entry in self._entries.items():
+            assert sequence not in self._released, "ledger: released sequence still held"
+            entry.history.check_integrity()
+            if entry.reached != NOT_STARTED and not entry.refused:
+                assert entry.reached == len(entry.history), "ledger: tokens beyond the attempt"
+            assert entry.constants is not None or not len(entry.history), "ledger: no constants"
+
+    def _refuse(self, entry: _Entry, span: Span, reason: Reason, held: int) -> Departure:
+        entry.refused = True  # one Nack an attempt; what follows it in the attempt is only skipped
+        return self._skip(span, reason, held).departure
+
+    def _skip(self, span: Span, reason: Reason, held: int) -> Skip:
+        self.counts[reason] += 1
+        return Skip(Departure(span.sequence, span.attempt, self.stage, reason, held))
