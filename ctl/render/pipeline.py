@@ -1,0 +1,55 @@
+"""Where a pass through the pipeline spends its time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ctl.render.table import Column, Style, clean, table
+from ctl.render.units import latency, share
+
+Row = Mapping[str, Any]
+
+
+def _time(key: str, percentile: str) -> Callable[[Row], str]:
+    return lambda row: latency((row.get(key) or {}).get(percentile))
+
+
+STAGE_COLUMNS = (
+    Column("STAGE", lambda row: clean(row.get("stage")), right=True),
+    Column("NODE", lambda row: clean(row.get("node"))),
+    Column("LAYERS", lambda row: clean(row.get("layers"))),
+    Column("QUEUE P50", _time("queue", "p50"), keep=1, right=True),
+    Column("P99", _time("queue", "p99"), keep=3, right=True),
+    Column("COMPUTE P50", _time("compute", "p50"), right=True),
+    Column("P99", _time("compute", "p99"), keep=2, right=True),
+    Column("ENCODE P50", _time("encode", "p50"), keep=4, right=True),
+    Column("P99", _time("encode", "p99"), keep=5, right=True),
+    Column("BUSY", lambda row: share(row.get("busy")), right=True),
+    Column("BUBBLE", lambda row: share(row.get("bubble")), keep=1, right=True),
+    Column("FRAMES", lambda row: clean(row.get("frames")), keep=6, right=True),
+)
+
+HOP_COLUMNS = (
+    Column("HOP", lambda row: f"{clean(row.get('from'))} → {clean(row.get('to'))}"),
+    Column("PATH", lambda row: clean(row.get("path"))),
+    Column("LINK P50", lambda row: latency(row.get("p50")), right=True),
+    Column("P99", lambda row: latency(row.get("p99")), keep=1, right=True),
+    Column("STATE", lambda row: clean(row.get("state")), state=True),
+    Column("WHY", lambda row: clean(row.get("why") or ""), keep=2),
+)
+
+
+def pipeline_text(data: Row, style: Style) -> str:
+    """Stages, then hops."""
+    stages, hops = data.get("stages") or [], data.get("hops") or []
+    if not stages:
+        return "no pipeline: no model is loaded"
+    head = (
+        f"epoch {clean(data.get('epoch'))} · {clean(data.get('in_flight'))} microbatches in flight"
+        f" of {clean(data.get('window'))}"
+    )
+    blocks = [head, table(STAGE_COLUMNS, stages, style)]
+    if hops:
+        blocks += ["", table(HOP_COLUMNS, hops, style)]
+    return "\n".join(blocks)
