@@ -1,6 +1,6 @@
 """Links over ZeroMQ: a PUSH that connects to one PULL that binds, over tcp or ipc.
 
-An ipc receiver that lags behind by more than its queue loses the rest when the sender closes: libzmq
+An ipc receiver that lags by more than its queue loses the rest when the sender closes: libzmq
 notices the hang-up before it reads on. Over tcp it reads on first.
 """
 
