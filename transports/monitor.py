@@ -33,7 +33,7 @@ class Monitor:
     def __init__(self, watched: zmq.Socket[Any], stats: LinkStats) -> None:
         self._watched = watched
         self._stats = stats
-        self._state = LinkState.CONNECTING
+        self.known = LinkState.CONNECTING
         self._binds = watched.type == zmq.PULL
         self._listener_closed = False
         self._accepted: set[int] = set()
@@ -43,7 +43,7 @@ class Monitor:
 
     def state(self) -> LinkState:
         self.drain()
-        return self._state
+        return self.known
 
     def drain(self) -> None:
         """Take in everything that happened since the last call."""
@@ -58,17 +58,17 @@ class Monitor:
         elif event == zmq.EVENT_DISCONNECTED:
             self._stats.disconnects += 1
             self._accepted.discard(value)
-            if not self._accepted and (self._binds or self._state is LinkState.UP):
-                self._state = LinkState.DOWN
+            if not self._accepted and (self._binds or self.known is LinkState.UP):
+                self.known = LinkState.DOWN
         elif event == zmq.EVENT_ACCEPTED:
             self._accepted.add(value)
             self._stats.connects += 1
-            self._state = LinkState.UP
+            self.known = LinkState.UP
         elif event == zmq.EVENT_CLOSED:
             self._listener_closed = True
         elif not self._binds:
             self._stats.connects += 1
-            self._state = LinkState.UP
+            self.known = LinkState.UP
 
     def wait_closed(self, timeout_s: float) -> None:
         """Wait until the listener of a binding socket is gone and its port is free."""

@@ -181,6 +181,10 @@ def decode(parts: Sequence[Buffer], limits: FrameLimits) -> Frame:
     if tokens and (min(tokens) < 0 or (limits.vocab is not None and max(tokens) >= limits.vocab)):
         raise FrameError("token", "a token id is not in the vocabulary")
     constants, logprobs = unpack_meta(view[at_meta:at_crc], limits)
+    commands = view[at_commands:at_departures]
+    departures = view[at_departures:at_traces]
+    traces = view[at_traces:at_tensors]
+    tensors = zip(TENSOR.iter_unpack(view[at_tensors:at_meta]), parts[1:], strict=True)
     return Frame(
         kind,
         term,
@@ -189,18 +193,11 @@ def decode(parts: Sequence[Buffer], limits: FrameLimits) -> Frame:
         spans,
         tokens,
         constants,
-        tuple([read_command(*c) for c in COMMAND.iter_unpack(view[at_commands:at_departures])]),
-        tuple([read_departure(*d) for d in DEPARTURE.iter_unpack(view[at_departures:at_traces])]),
-        tuple([read_trace(*t) for t in TRACE.iter_unpack(view[at_traces:at_tensors])]),
+        tuple([read_command(*c) for c in COMMAND.iter_unpack(commands)]),
+        tuple([read_departure(*d) for d in DEPARTURE.iter_unpack(departures)]),
+        tuple([read_trace(*t) for t in TRACE.iter_unpack(traces)]),
         logprobs,
-        tuple(
-            [
-                read_tensor(descriptor, part, limits)
-                for descriptor, part in zip(
-                    TENSOR.iter_unpack(view[at_tensors:at_meta]), parts[1:], strict=True
-                )
-            ]
-        ),
+        tuple([read_tensor(descriptor, part, limits) for descriptor, part in tensors]),
     )
 
 

@@ -35,6 +35,7 @@ from transports.wire import decode, encode
 _DROPS_PER_CALL = 64
 _DRAIN_EVERY = 256
 _UNBIND_S = 1.0
+_LONGEST_WAIT_MS = 1000
 
 
 class ZmqSender:
@@ -53,6 +54,7 @@ class ZmqSender:
         self._options = options
         self._stats = LinkStats()
         self._closed = False
+        self._until_drain = _DRAIN_EVERY
         self._socket = context.socket(zmq.PUSH)
         configure(self._socket, address, limits, options)
         set_keys(self._socket, keys, server=False)
@@ -82,8 +84,13 @@ class ZmqSender:
     def send(self, frame: Frame) -> None:
         if self._closed:
             raise LinkClosed(f"{self._address}: this end is closed")
-        if self._monitor.state() is LinkState.DOWN:
-            raise self._down("the connection is gone")
+        self._until_drain -= 1
+        if self._monitor.known is not LinkState.UP or self._until_drain <= 0:
+            # Up and sending, the monitor is asked only now and then: a lost connection takes its
+            # queue along, so that the next send finds no room, and asks.
+            self._until_drain = _DRAIN_EVERY
+            if self._monitor.state() is LinkState.DOWN:
+                raise self._down("the connection is gone")
         try:
             parts = encode(frame, self._limits)
         except EncodeError as e:
@@ -170,9 +177,11 @@ class ZmqReceiver:
         keys: CurveKeys | None = None,
     ) -> None:
         self._limits = limits
+        self._copy_below = options.copy_below
         self._stats = LinkStats()
         self._closed = False
         self._until_drain = _DRAIN_EVERY
+        self._wait_ms = 0
         address = address.resolved()
         self._address = str(address)
         self._socket = context.socket(zmq.PULL)
@@ -209,46 +218,54 @@ class ZmqReceiver:
         self._until_drain -= 1
         if self._until_drain <= 0:
             self._drain_events()
-        deadline: float | None = None
+        deadline = time.monotonic() + timeout_s if timeout_s > 0 else 0.0
         drops = 0
-        while drops < _DROPS_PER_CALL or timeout_s > 0:
-            parts = self._take()
-            if parts is None:
-                self._drain_events()
-                now = time.monotonic()
-                deadline = now + timeout_s if deadline is None else deadline
-                if now >= deadline or not self._socket.poll(math.ceil((deadline - now) * 1000)):
-                    return None
-                continue
-            try:
-                if len(parts) > self._limits.max_tensors + 1:
-                    raise FrameError("parts", f"more than {len(parts) - 1} parts")
-                frame = decode(parts, self._limits)
-            except FrameError as e:
-                self._stats.count_error(e.cause, str(e))
+        while True:
+            parts = self._take(timeout_s)
+            if parts is not None:
+                frame = self._decode(parts)
+                if frame is not None:
+                    return frame
                 drops += 1
-                deadline = time.monotonic() + timeout_s if deadline is None else deadline
-                if timeout_s > 0 and time.monotonic() >= deadline:
-                    return None
-                continue
-            self._stats.frames += 1
-            self._stats.bytes += sum(map(len, parts))
-            return frame
-        return None
+            else:
+                self._drain_events()
+            timeout_s = deadline - time.monotonic() if deadline else 0.0
+            if timeout_s <= 0 and (parts is None or deadline or drops >= _DROPS_PER_CALL):
+                return None
 
-    def _take(self) -> list[Buffer] | None:
-        """The parts of one message, at most one more than is legal; the rest is read and thrown
-        away.
-        """
+    def _decode(self, parts: list[Buffer]) -> Frame | None:
+        """The frame, counted; or None for what is dropped, counted too."""
         try:
-            part = self._socket.recv(zmq.DONTWAIT, copy=False)
+            if len(parts) > self._limits.max_tensors + 1:
+                raise FrameError("parts", f"more than {self._limits.max_tensors} payloads")
+            frame = decode(parts, self._limits)
+        except FrameError as e:
+            self._stats.count_error(e.cause, str(e))
+            return None
+        self._stats.frames += 1
+        self._stats.bytes += sum(map(len, parts))
+        return frame
+
+    def _take(self, timeout_s: float) -> list[Buffer] | None:
+        """One message, or None if none comes in time, or in a second, after which the monitor is
+        due.
+
+        At most one part more than is legal is kept; further ones are read and thrown away.
+        """
+        wait_ms = min(math.ceil(timeout_s * 1000), _LONGEST_WAIT_MS)
+        if wait_ms > 0 and wait_ms != self._wait_ms:
+            self._socket.setsockopt(zmq.RCVTIMEO, wait_ms)
+            self._wait_ms = wait_ms
+        try:
+            part = self._socket.recv(0 if wait_ms > 0 else zmq.DONTWAIT, copy=False)
         except zmq.Again:
             return None
         parts: list[Buffer] = [part.bytes]
         while part.more:
             part = self._socket.recv(copy=False)
             if len(parts) <= self._limits.max_tensors + 1:
-                parts.append(part.buffer)
+                # A short part may lie anywhere in a shared buffer: its copy is aligned, and quick.
+                parts.append(part.bytes if len(part) < self._copy_below else part.buffer)
         return parts
 
     def _drain_events(self) -> None:
