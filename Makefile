@@ -1,0 +1,54 @@
+# Each target does all its own set-up: a virtual environment in .venv with the versions of
+# constraints.txt. PYTHON=... chooses the interpreter (3.11 or newer), ARGS=... is passed on.
+
+.NOTPARALLEL:
+.PHONY: demo test check lint format types imports bench soak clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS :=
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
+
+# One compute thread per process: several processes share the cores, and results repeat.
+export OPENBLAS_NUM_THREADS := 1
+
+demo: $(VENV)/.runtime
+	@$(BIN)/shardctl demo $(ARGS)
+
+test: $(VENV)/.dev
+	@$(BIN)/python -m pytest -q $(ARGS)
+
+check: lint format types imports
+
+lint: $(VENV)/.dev
+	@$(BIN)/ruff check -q .
+
+format: $(VENV)/.dev
+	@$(BIN)/ruff format -q --check . || { echo "mend with: $(BIN)/ruff format ." >&2; exit 1; }
+
+types: $(VENV)/.dev
+	@$(BIN)/mypy --no-error-summary
+
+imports: $(VENV)/.dev
+	@$(BIN)/python -m pytest -q tests/test_imports.py tests/test_packaging.py
+
+bench: $(VENV)/.dev
+	@$(BIN)/python -m benchmarks all $(ARGS)
+
+soak: $(VENV)/.dev
+	@$(BIN)/python -m pytest -q -m soak --timeout=0 $(ARGS)
+
+clean:
+	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# What running needs; then, on top, what developing needs.
+$(VENV)/.runtime: pyproject.toml constraints.txt
+	@PYTHON="$(PYTHON)" sh .ci/venv $(VENV)
+	@$(PIP) setuptools
+	@$(PIP) --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime
+	@$(PIP) --no-build-isolation -e '.[dev]'
+	@touch $@
