@@ -45,8 +45,8 @@ class NodeHello:
 
 @dataclass(frozen=True, slots=True)
 class StageHello:
-    """A stage process says where it listens and what it holds. `digest` and the range are empty
-    when it holds nothing.
+    """A stage process says who it is and the highest term it has obeyed. What it holds it says in
+    Loaded, right after.
     """
 
     protocol: int
@@ -58,12 +58,7 @@ class StageHello:
     mlx_lm: str
     device: str
     blas: str
-    data_address: str
     term: int
-    epoch: int
-    digest: str
-    start: int
-    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +150,9 @@ class KvQuery:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Seconds are measured on this stage when it warmed up: its predicted time before any work was
-    seen.
+    """What a stage holds and where it takes frames for it. Seconds are measured on this stage when
+    it
+    warmed up: its predicted time before any work was seen.
     """
 
     node: str
@@ -164,6 +160,7 @@ class Loaded:
     digest: str
     start: int
     end: int
+    data_address: str
     weights_bytes: int
     tensors_opened: int
     load_seconds: float

@@ -32,10 +32,12 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class ModelWanted:
-    """Load this model. `nodes` in pipeline order and `split` in layers; empty: the cluster decides.
+    """Load this model. `nodes` in pipeline order and `split` in layers; empty: the
+    cluster decides. The last stage sends its results to `result_address`.
     """
 
     model: ModelSpec
+    result_address: str
     nodes: tuple[str, ...] = ()
     split: tuple[int, ...] = ()
 
@@ -89,8 +91,7 @@ class ToStage:
 
 @dataclass(frozen=True, slots=True)
 class PipelineUp:
-    """Every stage of this epoch is in its place. Seconds are per stage, as measured when it loaded.
-    """
+    """Every stage of this epoch is in its place. Seconds are per stage, as measured when it loaded."""
 
     term: int
     epoch: int

@@ -42,7 +42,6 @@ class Rules:
 
     cluster: str
     local_node: str
-    result_address: str
     chunk_tokens: int
     dead_after: float = 3.0
     hung_after: float = 3.0
@@ -87,6 +86,11 @@ class Cluster:
                 assert member.stage is not None, f"{slot.node} is in the pipeline without a stage"
                 assert member.assigned == self.epoch, f"{slot.node} is in another epoch"
                 assert member.holding == self._need(slot), f"{slot.node} holds other layers"
+
+    def new_term(self, term: int) -> list[Action]:
+        """Somebody has obeyed a later coordinator: everything is assigned anew, under this term."""
+        self.term = term
+        return self._down("the coordinator's term was raised") + self._advance()
 
     # --- the machine ---
 
@@ -177,10 +181,7 @@ class Cluster:
             actions += self._stage_lost(member, "its stage process was replaced")
         member.stage_gone("")
         member.stage, member.beat_at, member.trouble = hello, now, None
-        if hello.digest:
-            member.holding = Holding(hello.digest, LayerRange(hello.start, hello.end))
-        held = f", holds layers {member.holding.layers}" if member.holding else ""
-        actions.append(Note("stage-joined", hello.node, f"pid {hello.pid}{held}"))
+        actions.append(Note("stage-joined", hello.node, f"pid {hello.pid}"))
         return actions + self._advance()
 
     def _child_exited(self, event: msg.ChildExited) -> list[Action]:
@@ -311,8 +312,9 @@ class Cluster:
     def _assign(self, ready: list[Member]) -> list[Action]:
         self.epoch += 1
         self._assigning = True
-        addresses = [m.stage.data_address for m in ready if m.stage]
-        onward = [*addresses[1:], self.rules.result_address]
+        assert self.wanted
+        addresses = [m.loaded.data_address for m in ready if m.loaded]
+        onward = [*addresses[1:], self.wanted.result_address]
         return [
             ToStage(m.name, msg.Assign(self.term, self.epoch, i, to, self.rules.chunk_tokens))
             for i, (m, to) in enumerate(zip(ready, onward, strict=True))
@@ -320,14 +322,14 @@ class Cluster:
 
     def _go_up(self, ready: list[Member]) -> list[Action]:
         self.up, self._assigning, self.why_down = True, False, ""
-        assert ready[0].stage
+        loaded = [m.loaded for m in ready if m.loaded]
         up = PipelineUp(
             self.term,
             self.epoch,
             self.slots,
-            ready[0].stage.data_address,
-            tuple(m.loaded.decode_seconds if m.loaded else 0.0 for m in ready),
-            tuple(m.loaded.prefill_token_seconds if m.loaded else 0.0 for m in ready),
+            loaded[0].data_address,
+            tuple(one.decode_seconds for one in loaded),
+            tuple(one.prefill_token_seconds for one in loaded),
             {m.name: m.stage.incarnation for m in ready if m.stage},
         )
         note = Note("pipeline-up", "", f"epoch {self.epoch}, {len(ready)} stages")

@@ -165,6 +165,7 @@ class Scheduler:
             "running": len(self._book.running),
             "waiting": len(self._book.waiting),
             "in_flight": len(self._dispatch.window),
+            "window": self._dispatch.cost.useful_in_flight() if self._dispatch.cost else 0,
             "releases_pending": len(self._dispatch.outbox),
             "frames_sent": self._dispatch.frames_sent,
             "frames_returned": self.counts["frames_returned"],

@@ -1,0 +1,50 @@
+"""The sockets of the control plane: DEALERs of shardd, stages and shardctl, one ROUTER at the
+coordinator.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import zmq
+
+from daemon.messages import MAX_MESSAGE_BYTES
+from transports.address import Address
+from transports.sockets import bind
+
+LINGER_MS = 1000
+QUEUE = 1000
+
+
+def dealer_options(socket: zmq.Socket[Any], routing_id: str) -> None:
+    """A send without a connection fails instead of queueing: what is said to a dead coordinator is
+    stale
+    when the next one hears it."""
+    _options(socket)
+    socket.setsockopt(zmq.ROUTING_ID, routing_id.encode())
+    socket.setsockopt(zmq.IMMEDIATE, 1)
+    socket.setsockopt(zmq.RECONNECT_IVL, 100)
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+
+
+def open_router(context: zmq.Context[Any], address: str) -> tuple[zmq.Socket[Any], str]:
+    """The coordinator's socket and its address with the port that was bound. AddressError when it
+    cannot be.
+    """
+    socket = context.socket(zmq.ROUTER)
+    _options(socket)
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # an unknown peer is an error, not a loss in silence
+    socket.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a peer that reconnects keeps its routing id
+    return socket, bind(socket, Address.parse(address).resolved())
+
+
+def _options(socket: zmq.Socket[Any]) -> None:
+    socket.setsockopt(zmq.LINGER, LINGER_MS)
+    socket.setsockopt(zmq.SNDHWM, QUEUE)
+    socket.setsockopt(zmq.RCVHWM, QUEUE)
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, 5000)
+    socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
+    socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+    socket.setsockopt(zmq.IPV6, 1)

@@ -1,0 +1,31 @@
+"""`python -m daemon.coordinator CONFIG`: the coordinator process, started by shardd."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+
+from daemon import logs
+from daemon.config import load
+from daemon.coordinator.process import Coordinator
+from daemon.service import dump_stacks_on_request
+from transports.errors import AddressError
+
+
+def main() -> None:
+    config = load(Path(sys.argv[1]))
+    logs.setup(config.log.format, config.log.level, config.node.name, "coordinator")
+    dump_stacks_on_request()
+    try:
+        coordinator = Coordinator(config)
+    except AddressError as error:
+        logs.get("coordinator").error("%s", error)
+        sys.exit(1)
+    signal.signal(signal.SIGTERM, lambda signum, frame: coordinator.stop())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is shardd's to handle
+    coordinator.run()
+
+
+if __name__ == "__main__":
+    main()

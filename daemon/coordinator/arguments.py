@@ -1,0 +1,81 @@
+"""The arguments of a client's request, checked: what a socket brings is not believed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from daemon.sampling import SamplingParams
+
+MAX_STOPS = 16
+MAX_STOP_CHARACTERS = 256
+
+
+class BadArguments(ValueError):
+    """The client's fault; the text says which argument and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """`prompt` or `messages`, never both."""
+
+    prompt: str | None
+    messages: tuple[Mapping[str, str], ...]
+    raw: bool
+    sampling: SamplingParams
+    max_tokens: int | None
+    stop: tuple[str, ...]
+    stop_at_eos: bool
+
+    @classmethod
+    def parse(cls, arguments: Mapping[str, Any]) -> Generate:
+        unknown = set(arguments) - {
+            "prompt", "messages", "raw", "sampling", "max_tokens", "stop", "stop_at_eos"
+        }  # fmt: skip
+        if unknown:
+            raise BadArguments(f"unknown argument {min(unknown)!r}")
+        prompt = typed(arguments, "prompt", str, None)
+        messages = typed(arguments, "messages", list, None)
+        if (prompt is None) == (messages is None):
+            raise BadArguments("give either a prompt or messages")
+        for message in messages or ():
+            if not (
+                isinstance(message, dict)
+                and set(message) == {"role", "content"}
+                and all(isinstance(value, str) for value in message.values())
+            ):
+                raise BadArguments("a message is a map of role and content, both text")
+        max_tokens = typed(arguments, "max_tokens", int, None)
+        if max_tokens is not None and max_tokens < 1:
+            raise BadArguments(f"max_tokens is {max_tokens}, must be 1 or more")
+        stops = typed(arguments, "stop", list, [])
+        if len(stops) > MAX_STOPS or not all(
+            isinstance(s, str) and 0 < len(s) <= MAX_STOP_CHARACTERS for s in stops
+        ):
+            raise BadArguments(
+                f"stop is at most {MAX_STOPS} texts of 1 to {MAX_STOP_CHARACTERS} characters"
+            )
+        try:
+            sampling = SamplingParams.from_wire(typed(arguments, "sampling", dict, {}))
+        except (ValueError, TypeError) as error:
+            raise BadArguments(str(error)) from error
+        return cls(
+            prompt,
+            tuple(messages or ()),
+            typed(arguments, "raw", bool, False),
+            sampling,
+            max_tokens,
+            tuple(stops),
+            typed(arguments, "stop_at_eos", bool, True),
+        )
+
+
+def typed(arguments: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:
+    """The argument, of that type; null and absent mean the default."""
+    value = arguments.get(name)
+    if value is None:
+        return default
+    if type(value) is not kind:
+        raise BadArguments(f"{name} is {type(value).__name__}, not {kind.__name__}")
+    return value

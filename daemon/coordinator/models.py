@@ -1,0 +1,81 @@
+"""The models this coordinator knows by name, and what it needs of one to serve it: never its
+weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from daemon import embedded
+from daemon.cluster.events import ModelSpec
+from daemon.coordinator.tokenizer import Tokenizer
+from daemon.engine.digest import weights_digest
+from daemon.engine.errors import LoadError
+from daemon.engine.model import ModelInfo, read_model
+
+EMBEDDED = {"embedded": embedded.TARGET, "embedded-draft": embedded.DRAFT}
+
+
+class UnknownModel(LookupError):
+    """Neither a known name nor a folder with a model."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model's description and its tokenizer."""
+
+    spec: ModelSpec
+    info: ModelInfo
+    tokenizer: Tokenizer
+
+
+class Catalogue:
+    def __init__(self, configured: Mapping[str, Path]) -> None:
+        self.folders: dict[str, Path] = {**EMBEDDED, **configured}
+
+    def resolve(self, reference: str) -> tuple[str, Path]:
+        """Name and folder. UnknownModel says which names there are."""
+        if reference in self.folders:
+            return reference, self.folders[reference]
+        folder = Path(reference).expanduser()
+        if folder.is_absolute() and (folder / "config.json").is_file():
+            return folder.name, folder
+        raise UnknownModel(f"known are {', '.join(sorted(self.folders))}, or give a model's folder")
+
+    def prepare(self, reference: str) -> ServedModel:
+        """Read what serving needs; slow (seconds), for a thread of its own. UnknownModel or
+        LoadError.
+        """
+        name, folder = self.resolve(reference)
+        info = read_model(folder)
+        spec = ModelSpec(name, str(folder), weights_digest(folder), info.layers)
+        return ServedModel(spec, info, Tokenizer(folder))
+
+    def listing(self, loaded: str | None) -> list[dict[str, Any]]:
+        return [self._entry(name, folder, loaded) for name, folder in sorted(self.folders.items())]
+
+    def _entry(self, name: str, folder: Path, loaded: str | None) -> dict[str, Any]:
+        entry: dict[str, Any] = {
+            "name": name,
+            "folder": str(folder),
+            "architecture": None,
+            "layers": None,
+            "bytes": None,
+            "quantization": None,
+            "loaded": name == loaded,
+            "error": None,
+        }
+        try:
+            info = read_model(folder)
+        except LoadError as error:
+            entry["error"] = str(error)
+            return entry
+        return entry | {
+            "architecture": info.architecture,
+            "layers": info.layers,
+            "bytes": info.weights_bytes,
+            "quantization": info.quantization,
+        }

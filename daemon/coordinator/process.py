@@ -1,0 +1,386 @@
+"""The coordinator process: requests in, tokens out, and the cluster kept in its layout.
+
+One thread, one blocking poll over the control socket, the results' link and the desk where slow
+work is done. All decisions are made by `cluster.Cluster` and `scheduler.Scheduler`; this file
+carries their actions out and tells them what happened.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections import deque
+from collections.abc import Iterable
+from importlib import metadata
+from typing import Any
+
+import zmq
+
+from daemon import logs
+from daemon import messages as msg
+from daemon.cluster import events as cl
+from daemon.cluster.machine import Cluster, Rules
+from daemon.config import Config
+from daemon.control import open_router
+from daemon.coordinator.clients import Clients
+from daemon.coordinator.desk import Desk
+from daemon.coordinator.models import Catalogue, ServedModel
+from daemon.coordinator.term import next_term
+from daemon.scheduler import actions as sc
+from daemon.scheduler.pipeline import Limits, Pipeline, StageCost
+from daemon.scheduler.scheduler import Scheduler
+from transports.base import LinkReceiver, LinkSender
+from transports.errors import TransportError
+from transports.factory import open_receiver, open_sender
+from transports.frame import Frame
+from transports.limits import FrameLimits
+from transports.options import LinkOptions
+
+log = logs.get("coordinator")
+
+TICK_SECONDS = 0.25
+MAX_CHUNK_TOKENS = 4096
+WIDEST_ELEMENT = 4  # bytes: float32
+DEFAULT_CONTEXT = 131072  # for a model whose configuration does not say
+KEPT_EVENTS = 1000
+FRAMES_PER_TURN = 64
+
+
+class Coordinator:
+    def __init__(self, config: Config) -> None:
+        """Raises AddressError when the control address cannot be bound."""
+        self.config = config
+        self.began = time.monotonic()
+        self._context: zmq.Context[Any] = zmq.Context()
+        self._router, self.address = open_router(self._context, config.coordinator.address)
+        self.catalogue = Catalogue(config.models)
+        self.model: ServedModel | None = None
+        rules = Rules(
+            config.coordinator.cluster,
+            config.node.name,
+            MAX_CHUNK_TOKENS,
+            config.timeouts.dead_after_s,
+        )
+        self.cluster = Cluster(rules, next_term(config.node.state_dir / "term"))
+        self.scheduler = Scheduler(Limits())
+        self.events: deque[dict[str, Any]] = deque(maxlen=KEPT_EVENTS)
+        self.desk = Desk()
+        self.clients = Clients(self)
+        self._receiver: LinkReceiver | None = None
+        self._sender: LinkSender | None = None
+        self._sender_address = ""
+        self._limits: FrameLimits | None = None
+        self._incarnations: dict[str, str] = {}
+        self._poller = zmq.Poller()
+        self._poller.register(self._router, zmq.POLLIN)
+        self._poller.register(self.desk.wake, zmq.POLLIN)
+        self._next_tick = 0.0
+        self._stopping = False
+
+    @property
+    def draining(self) -> bool:
+        return self._stopping
+
+    @property
+    def _idle(self) -> bool:
+        return next(self.scheduler.sequences(), None) is None
+
+    def stop(self) -> None:
+        """From a signal handler: take no new request, end when the running ones have."""
+        self._stopping = True
+
+    def run(self) -> None:
+        parent = os.getppid()
+        if self.config.coordinator.model:
+            self.clients.load_at_start(self.config.coordinator.model)
+        try:
+            while not (self._stopping and self._idle):
+                self._turn()
+                if os.getppid() != parent:
+                    log.warning("shardd is gone: ending")
+                    return
+        finally:
+            self._close()
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        due = self._next_tick
+        wake = self.scheduler.next_wake()
+        if wake is not None:
+            due = min(due, wake)
+        ready = dict(self._poller.poll(max(0, int((due - now) * 1000) + 1) if due > now else 0))
+        if self._router in ready:
+            self._take_control()
+        if self._receiver is not None and self._receiver.pollable in ready:
+            self._take_results(self._receiver)
+        if self.desk.wake in ready:
+            self.desk.finish()
+        now = time.monotonic()
+        if now >= self._next_tick:
+            self._next_tick = now + TICK_SECONDS
+            self.happened(cl.Tick())
+            self.clients.tick(now)
+            self._drained()
+        wake = self.scheduler.next_wake()
+        if wake is not None and now >= wake:
+            self.perform(self.scheduler.tick(now))
+
+    def _close(self) -> None:
+        self.clients.close()
+        self.desk.close()
+        if self._sender:
+            self._sender.close(0.2)
+        if self._receiver:
+            self._receiver.close()
+        self._router.close(linger=500)
+        self._context.term()
+
+    # --- control ---
+
+    def say(self, peer: bytes, message: msg.Message) -> bool:
+        """False when that peer is not connected (any more)."""
+        try:
+            self._router.send_multipart([peer, msg.encode(message)], zmq.NOBLOCK)
+        except zmq.ZMQError:  # EHOSTUNREACH, or EAGAIN: it takes nothing
+            return False
+        return True
+
+    def _take_control(self) -> None:
+        for _ in range(FRAMES_PER_TURN):
+            try:
+                parts = self._router.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            peer, data = parts[0], parts[-1]
+            try:
+                message = msg.decode(data)
+            except msg.MessageError as error:
+                log.warning("dropped a control message of %d parts: %s", len(parts), error)
+                continue
+            self._hear(peer, message)
+
+    def _hear(self, peer: bytes, message: msg.Message) -> None:
+        match message:
+            case msg.Request():
+                self.clients.request(peer, message)
+            case msg.NodeHello() | msg.StageHello():
+                self._hello(peer, message)
+            case msg.Heartbeat():
+                self.say(peer, msg.HeartbeatAck(message.clock, time.monotonic()))
+                if self._known_stage(message.node) != message.incarnation:
+                    self.say(peer, msg.Identify(self.cluster.term))
+                    return
+                self.happened(message)
+                if message.microbatch:
+                    stage = self.cluster.slot_of(message.node)
+                    if stage is not None:
+                        now = time.monotonic()
+                        self.scheduler.progress(message.microbatch, stage, now)
+            case msg.NodeHeartbeat():
+                member = self.cluster.members.get(message.node)
+                known = member.node.incarnation if member and member.node else None
+                if known != message.incarnation:
+                    self.say(peer, msg.Identify(self.cluster.term))
+                self.happened(message)
+            case msg.KvReport() | msg.LogsReport():
+                self.clients.report(message)
+            case (
+                msg.Loaded()
+                | msg.LoadFailed()
+                | msg.Assigned()
+                | msg.ChildExited()
+                | msg.Goodbye()
+                | msg.LinkFailed()
+            ):
+                self.happened(message)
+            case _:
+                log.warning("dropped an unexpected %s", type(message).__name__)
+
+    def _known_stage(self, node: str) -> str | None:
+        member = self.cluster.members.get(node)
+        return member.stage.incarnation if member and member.stage else None
+
+    def _hello(self, peer: bytes, hello: msg.NodeHello | msg.StageHello) -> None:
+        version = metadata.version("shardbus")
+        if hello.protocol != msg.PROTOCOL or hello.version != version:
+            what = (
+                f"{hello.node} runs shardbus {hello.version} (protocol {hello.protocol}), "
+                f"the coordinator {version} (protocol {msg.PROTOCOL})"
+            )
+            why = "stages of different versions need not agree on a frame"
+            self.note("refused", hello.node, what)
+            self.say(peer, msg.Refused(what, why, "install the same version on every node"))
+            return
+        if isinstance(hello, msg.StageHello) and (other := self._other_mlx(hello)):
+            what = f"{hello.node} has mlx {hello.mlx} and mlx-lm {hello.mlx_lm}, {other}"
+            self.note("refused", hello.node, what)
+            why = "their arithmetic may differ"
+            self.say(peer, msg.Refused(what, why, "install the same versions on every node"))
+            return
+        if isinstance(hello, msg.StageHello) and hello.term >= self.cluster.term:
+            self._raise_term(hello.term + 1)
+        self.say(peer, msg.Welcome(self.cluster.term, self.cluster.rules.cluster))
+        self.happened(hello)
+
+    def _other_mlx(self, hello: msg.StageHello) -> str | None:
+        for member in self.cluster.members.values():
+            stage = member.stage
+            if stage is None or member.name == hello.node:
+                continue
+            if (stage.mlx, stage.mlx_lm) != (hello.mlx, hello.mlx_lm):
+                return f"{member.name} has {stage.mlx} and {stage.mlx_lm}"
+        return None
+
+    def _raise_term(self, term: int) -> None:
+        """Somebody obeyed a later coordinator than this one knew of."""
+        log.warning("term raised from %d to %d", self.cluster.term, term)
+        path = self.config.node.state_dir / "term"
+        self.do(self.cluster.new_term(next_term(path, at_least=term)))
+
+    # --- cluster ---
+
+    def happened(self, event: cl.Event) -> None:
+        """Tell the cluster, and do what it asks for."""
+        self.do(self.cluster.step(event, time.monotonic()))
+
+    def do(self, actions: Iterable[cl.Action]) -> None:
+        for action in actions:
+            match action:
+                case cl.ToNode():
+                    self.to_node(action.node, action.message)
+                case cl.ToStage():
+                    self.to_stage(action.node, action.message)
+                case cl.PipelineUp():
+                    self._pipeline_up(action)
+                case cl.PipelineDown():
+                    self.note("pipeline-down", "", action.why)
+                    self.perform(self.scheduler.configure(None, time.monotonic()))
+                    self.clients.waiting(action.why)
+                case cl.LinkLost():
+                    self.perform(self.scheduler.link_failed(time.monotonic()))
+                case cl.LoadEnded():
+                    self.clients.load_ended(action.failure)
+                case cl.Note():
+                    self.note(action.kind, action.node, action.text)
+
+    def to_node(self, node: str, message: msg.Message) -> None:
+        member = self.cluster.members.get(node)
+        if member and member.node:
+            self._to(f"node:{node}:{member.node.incarnation}", message)
+
+    def to_stage(self, node: str, message: msg.Message) -> None:
+        member = self.cluster.members.get(node)
+        if member and member.stage:
+            self._to(f"stage:{node}:{member.stage.incarnation}", message)
+
+    def _to(self, peer: str, message: msg.Message) -> None:
+        if not self.say(peer.encode(), message):
+            log.warning("%s not reached with %s", peer, type(message).__name__)
+
+    def _pipeline_up(self, up: cl.PipelineUp) -> None:
+        assert self.model
+        assert self._limits
+        if self._sender and self._sender_address != up.first_address:
+            self._sender.close(0.0)
+            self._sender = None
+        if self._sender is None:
+            options = LinkOptions(send_timeout_s=self.config.timeouts.send_s, reconnect_max_s=0.5)
+            self._sender = open_sender(
+                up.first_address, self._limits, options, context=self._context
+            )
+            self._sender_address = up.first_address
+        costs = zip(up.decode_seconds, up.prefill_token_seconds, strict=True)
+        pipeline = Pipeline(
+            up.term,
+            up.epoch,
+            tuple(StageCost(decode, prefill) for decode, prefill in costs),
+            self.model.info.context_length or DEFAULT_CONTEXT,
+            MAX_CHUNK_TOKENS,
+        )
+        # A stage process that was not in the last layout holds nothing: replay from the start at
+        # once, rather than
+        # wait for its Nack.
+        fresh = any(self._incarnations.get(n) != i for n, i in up.kept.items())
+        self._incarnations = dict(up.kept)
+        held: dict[bytes, int] | None = {} if fresh else None
+        self.perform(self.scheduler.configure(pipeline, time.monotonic(), held))
+        self.clients.waiting(None)
+
+    def want(self, model: ServedModel, split: tuple[int, ...]) -> None:
+        """Load this model. The results' link is opened first: its limits come from the model."""
+        row_bytes = model.info.hidden_size * WIDEST_ELEMENT
+        self._limits = FrameLimits.for_model(row_bytes, MAX_CHUNK_TOKENS, model.info.vocab_size)
+        if self._receiver:
+            self._poller.unregister(self._receiver.pollable)
+            self._receiver.close()
+        if self._sender:
+            self._sender.close(0.0)
+            self._sender = None
+        self._receiver = open_receiver(
+            self.config.node.data_address, self._limits, context=self._context
+        )
+        self._poller.register(self._receiver.pollable, zmq.POLLIN)
+        self.model = model
+        nodes = self.config.coordinator.nodes
+        if split and len(split) != len(nodes):
+            nodes = nodes[: len(split)] if len(split) < len(nodes) else ()
+        self.happened(cl.ModelWanted(model.spec, self._receiver.address, nodes, split))
+
+    def unwant(self) -> None:
+        self.happened(cl.ModelUnwanted())
+        self.model = None
+
+    def _drained(self) -> None:
+        """Let draining nodes go when nothing runs any more."""
+        for member in self.cluster.members.values():
+            if member.draining and member.node and self._idle:
+                self.to_node(member.name, msg.Drained(member.name))
+
+    # --- scheduler ---
+
+    def _take_results(self, receiver: LinkReceiver) -> None:
+        for _ in range(FRAMES_PER_TURN):
+            frame = receiver.receive(0)
+            if frame is None:
+                return
+            if (frame.term, frame.epoch) != (self.cluster.term, self.cluster.epoch):
+                continue  # of a layout that is over; what it answered was issued again
+            self.perform(self.scheduler.result(frame, time.monotonic()))
+
+    def perform(self, actions: Iterable[sc.Action]) -> None:
+        for action in actions:
+            match action:
+                case sc.Send():
+                    self._send(action.frame)
+                case sc.Deliver():
+                    self.clients.deliver(action)
+                case sc.Finished():
+                    self.clients.finished(action)
+                case sc.Revoke():
+                    revoke = msg.Revoke(self.cluster.term, action.sequence, action.attempt)
+                    for slot in self.cluster.slots:
+                        self.to_stage(slot.node, revoke)
+                case sc.Suspect():
+                    self.note("overdue", "", f"microbatch {action.microbatch}: {action.why}")
+                    self.happened(cl.FrameOverdue(action.microbatch))
+
+    def _send(self, frame: Frame) -> None:
+        try:
+            if self._sender is None:
+                return  # the pipeline went down under this action: all of it is issued again
+            self._sender.send(frame)
+        except TransportError as error:
+            self.note("link-failed", "coordinator", str(error))
+            self.perform(self.scheduler.link_failed(time.monotonic()))
+
+    # --- people ---
+
+    def note(self, kind: str, node: str, text: str) -> None:
+        event = {"time": time.time(), "kind": kind, "node": node, "text": text}
+        self.events.append(event)
+        log.info("%s%s: %s", f"{node} " if node else "", kind, text)
+        self.clients.event(event)
+
+    def new_sequence(self) -> bytes:
+        return secrets.token_bytes(16)

@@ -1,0 +1,62 @@
+"""Text to tokens and back, by the model's own tokenizer as mlx-lm loads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from daemon.engine.errors import UnreadableCheckpoint
+
+
+class Detokenizer(Protocol):
+    """mlx-lm's streaming detokenizer: `last_segment` is the text since it was last read, whole
+    characters only.
+    """
+
+    def add_token(self, token: int) -> None: ...
+    def finalize(self) -> None: ...
+    @property
+    def last_segment(self) -> str: ...
+
+
+class Tokenizer:
+    def __init__(self, folder: Path) -> None:
+        """Raises UnreadableCheckpoint when the folder's tokenizer cannot be used."""
+        # Takes seconds: only a coordinator with a model pays them.
+        from mlx_lm import tokenizer_utils
+
+        try:
+            self._wrapped: Any = tokenizer_utils.load(folder)
+        except (OSError, ValueError, KeyError) as error:
+            why = f"its tokenizer cannot be read ({error})"
+            raise UnreadableCheckpoint(folder, why, "copy the model again") from error
+
+    @property
+    def eos_tokens(self) -> frozenset[int]:
+        return frozenset(self._wrapped.eos_token_ids)
+
+    @property
+    def has_chat_template(self) -> bool:
+        return bool(self._wrapped.has_chat_template)
+
+    def encode(self, text: str) -> list[int]:
+        """As mlx_lm.generate does: special tokens are added unless the text begins with the first
+        of them.
+        """
+        bos = self._wrapped.bos_token
+        tokens: list[int] = self._wrapped.encode(
+            text, add_special_tokens=bos is None or not text.startswith(bos)
+        )
+        return tokens
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        tokens: list[int] = self._wrapped.apply_chat_template(
+            list(messages), add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+        return tokens
+
+    def detokenizer(self) -> Detokenizer:
+        """A fresh one, for one stream."""
+        fresh: Detokenizer = self._wrapped.detokenizer
+        return fresh

@@ -1,0 +1,164 @@
+"""What `shardctl` is shown: the coordinator's state as plain data in the shapes of
+docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+from daemon.cluster.machine import Cluster
+from daemon.cluster.member import Member
+from daemon.coordinator.models import ServedModel
+from daemon.scheduler.sequence import Sequence
+from daemon.scheduler.trace import PipelineStats
+
+
+def node_view(cluster: Cluster, member: Member, now: float) -> dict[str, Any]:
+    node, stage, beat, loaded = member.node, member.stage, member.beat, member.loaded
+    slot = cluster.slot_of(member.name)
+    layers = cluster.slots[slot].layers if slot is not None else None
+    local = member.name == cluster.rules.local_node
+    role = "coordinator" if local and slot is None else "stage" if slot is not None else "spare"
+    return {
+        "name": member.name,
+        "role": "coordinator+stage" if local and slot is not None else role,
+        "state": member.state,
+        "reason": member.trouble or None,
+        "pid": node.pid if node else None,
+        "stage_pid": stage.pid if stage else None,
+        "host": node.host if node else None,
+        "version": node.version if node else None,
+        "mlx": stage.mlx if stage else None,
+        "mlx_lm": stage.mlx_lm if stage else None,
+        "python": node.python if node else None,
+        "system": node.system if node else None,
+        "device": stage.device if stage else None,
+        "blas": stage.blas if stage else None,
+        "compiled": loaded.compiled if loaded else None,
+        "address": loaded.data_address if loaded else None,
+        "stage": slot,
+        "layers": str(layers) if layers else None,
+        "weights_bytes": loaded.weights_bytes if loaded else 0,
+        "tensors_opened": loaded.tensors_opened if loaded else 0,
+        "kv_bytes": beat.kv_bytes if beat else 0,
+        "sequences": beat.sequences if beat else 0,
+        "memory_bytes": node.memory_bytes if node else None,
+        "memory_free_bytes": member.memory_free_bytes or None,
+        "resident_bytes": beat.resident_bytes if beat else None,
+        "bytes_loaded": beat.bytes_loaded if beat else 0,
+        "bytes_total": beat.bytes_total if beat else 0,
+        "frames": beat.frames_finished if beat else 0,
+        "dropped": dict(beat.dropped) if beat else {},
+        "restarts": member.restarts,
+        "last_seen": now - member.beat_at if member.beat_at else None,
+        "uptime": now - member.joined_at if member.joined_at else None,
+    }
+
+
+def nodes_view(cluster: Cluster, now: float) -> list[dict[str, Any]]:
+    """In pipeline order, then the others by name."""
+
+    def place(member: Member) -> tuple[int, str]:
+        slot = cluster.slot_of(member.name)
+        return (len(cluster.slots) if slot is None else slot, member.name)
+
+    return [node_view(cluster, m, now) for m in sorted(cluster.members.values(), key=place)]
+
+
+def model_view(model: ServedModel | None) -> dict[str, Any] | None:
+    if model is None:
+        return None
+    info = model.info
+    return {
+        "name": model.spec.name,
+        "folder": model.spec.folder,
+        "architecture": info.architecture,
+        "layers": info.layers,
+        "digest": model.spec.digest,
+        "dtype": info.dtype,
+        "quantization": info.quantization,
+        "context_length": info.context_length,
+    }
+
+
+def loading_view(cluster: Cluster) -> list[dict[str, Any]]:
+    """One chunk per stage of a `model.load` that goes on."""
+    beats = [(i, s.node, cluster.members.get(s.node)) for i, s in enumerate(cluster.slots)]
+    return [
+        {
+            "stage": i,
+            "node": name,
+            "bytes_loaded": m.beat.bytes_loaded if m and m.beat else 0,
+            "bytes_total": m.beat.bytes_total if m and m.beat else 0,
+        }
+        for i, name, m in beats
+    ]
+
+
+def warnings(nodes: list[dict[str, Any]]) -> list[str]:
+    """What an operator should look at, a line each."""
+    found = [f"{n['name']}: {n['reason']}" for n in nodes if n["reason"]]
+    for node in nodes:
+        if node["blas"] == "reference":
+            found.append(
+                f"{node['name']}: multiplies with the reference BLAS, 10-50 times slower for "
+                "batches; install libopenblas or a C compiler, then restart shardd"
+            )
+        if node["compiled"] is False:
+            found.append(f"{node['name']}: no C++ compiler, the head runs uncompiled")
+    return found
+
+
+def stages_view(cluster: Cluster, stats: PipelineStats, now: float) -> list[dict[str, Any]]:
+    """Where the time goes, stage by stage."""
+    measured = stats.as_dict(now)["stages"]
+    return [
+        {
+            "stage": i,
+            "node": slot.node,
+            "layers": str(slot.layers),
+            "queue": times["queue"],
+            "compute": times["compute"],
+            "encode": times["encode"],
+            "busy": times["busy"],
+            "bubble": times["bubble"],
+            "frames": times["compute"]["count"],
+        }
+        for i, (slot, times) in enumerate(zip(cluster.slots, measured, strict=False))
+    ]
+
+
+def hops_view(cluster: Cluster, stats: PipelineStats, now: float) -> list[dict[str, Any]]:
+    """Each link of the ring, from the coordinator and back to it."""
+    measured = stats.as_dict(now)["hops"]
+    places = ["coordinator", *(slot.node for slot in cluster.slots), "coordinator"]
+    return [
+        {
+            "from": start,
+            "to": end,
+            "path": "zmq (plain)",
+            "p50": measured[i]["link"]["p50"] if i < len(measured) else None,
+            "p99": measured[i]["link"]["p99"] if i < len(measured) else None,
+            "state": "up" if cluster.up else "down",
+            "why": None if cluster.up else cluster.why_down,
+        }
+        for i, (start, end) in enumerate(pairwise(places))
+        if cluster.slots
+    ]
+
+
+def sequence_view(sequence: Sequence, now: float) -> dict[str, Any]:
+    """One row of `ps`."""
+    decoding = now - sequence.first_token if sequence.first_token is not None else 0.0
+    return {
+        "sequence": sequence.id.hex(),
+        "state": sequence.status.value,
+        "prompt_tokens": sequence.prompt_length,
+        "cached_tokens": 0,
+        "output_tokens": sequence.generated,
+        "attempt": sequence.attempt,
+        "reissues": sequence.reissues,
+        "age": now - sequence.submitted,
+        "tokens_per_second": sequence.generated / decoding if decoding > 0 else None,
+    }

@@ -1,0 +1,331 @@
+"""The stage process: MLX, its data sockets and its control socket, in one thread that either waits
+or computes.
+
+One blocking poll over control and data, control first. A frame goes from the network to the
+computation without another thread or process in between.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import secrets
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import zmq
+
+from daemon import logs
+from daemon import messages as msg
+from daemon.config import Config
+from daemon.control import dealer_options
+from daemon.engine.blas import running_blas
+from daemon.engine.digest import weights_digest
+from daemon.engine.errors import LoadError
+from daemon.engine.stage import Stage
+from daemon.layers import LayerRange
+from daemon.stage.arrivals import Arrivals
+from daemon.stage.fence import Fence, Verdict
+from daemon.stage.heartbeat import Clock, Heartbeat, Progress
+from daemon.stage.worker import Worker
+from transports.base import LinkReceiver, LinkSender
+from transports.errors import AddressError, TransportError
+from transports.factory import open_receiver, open_sender
+from transports.frame import Frame
+from transports.limits import FrameLimits
+from transports.options import LinkOptions
+
+log = logs.get("stage")
+MAX_CHUNK_TOKENS = 4096  # the longest prefill chunk a frame may ask for
+WIDEST_ELEMENT = 4  # bytes: float32
+POLL_MS = 500  # how long a signal may wait when nothing arrives
+
+
+class Stopped(Exception):
+    """SIGTERM came while the process was loading."""
+
+
+class StageProcess:
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._node = config.node.name
+        self._incarnation = secrets.token_hex(8)
+        self._context: zmq.Context[Any] = zmq.Context()
+        self._control = self._context.socket(zmq.DEALER)
+        dealer_options(self._control, f"stage:{self._node}:{self._incarnation}")
+        self._progress = Progress()
+        self._clock = Clock()
+        self._fence = Fence()
+        self._poller = zmq.Poller()
+        self._worker: Worker | None = None
+        self._held: msg.Loaded | None = None
+        self._limits: FrameLimits | None = None
+        self._receiver: LinkReceiver | None = None
+        self._sender: LinkSender | None = None
+        self._assigned: msg.Assign | None = None
+        self._arrivals = Arrivals()
+        self._link_failed = False
+        self._rejoin = False
+        self._stopping = False
+        self._heartbeat = Heartbeat(
+            self._context,
+            config.coordinator.address,
+            self._node,
+            self._incarnation,
+            config.timeouts.heartbeat_s,
+            self._progress,
+            self._clock,
+            self._ask_rejoin,
+        )
+
+    def stop(self) -> None:
+        """From a signal handler: end after the frame at hand."""
+        self._stopping = True
+
+    def _ask_rejoin(self) -> None:
+        """From the heartbeat's thread: a coordinator does not know us. Said at the next turn of the
+        loop.
+        """
+        self._rejoin = True
+
+    def run(self) -> None:
+        self._control.connect(self._config.coordinator.address)
+        self._poller.register(self._control, zmq.POLLIN)
+        self._heartbeat.start()
+        welcome_due = True
+        try:
+            while not self._stopping:
+                if welcome_due or self._rejoin:
+                    welcome_due = not self._hello()
+                    self._rejoin = False
+                ready = dict(self._poller.poll(POLL_MS))
+                if self._control in ready:
+                    self._take_control()
+                elif self._receiver is not None and ready:
+                    self._take_frame(self._receiver)
+                else:
+                    self._arrivals.waited()
+        except Stopped:
+            log.info("stopped while loading")
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        self._heartbeat.stop()
+        self._heartbeat.join(2.0)
+        if self._sender:
+            self._sender.close(1.0)
+        if self._receiver:
+            self._receiver.close()
+        self._control.close(linger=200)
+        self._context.term()
+
+    # --- control ---
+
+    def _say(self, message: msg.Message) -> bool:
+        try:
+            self._control.send(msg.encode(message), zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def _hello(self) -> bool:
+        hello = msg.StageHello(
+            msg.PROTOCOL,
+            metadata.version("shardbus"),
+            self._node,
+            self._incarnation,
+            os.getpid(),
+            metadata.version("mlx"),
+            metadata.version("mlx-lm"),
+            str(mx.default_device()),
+            running_blas(),
+            self._fence.term,
+        )
+        return self._say(hello) and (self._held is None or self._say(self._held))
+
+    def _take_control(self) -> None:
+        try:
+            message = msg.decode(self._control.recv(zmq.NOBLOCK))
+        except msg.MessageError as error:
+            self._count("control-malformed")
+            log.warning("dropped a control message: %s", error)
+            return
+        term = getattr(message, "term", None)
+        if term is not None and not self._fence.see(term):
+            self._count("control-old-term")
+            return
+        match message:
+            case msg.Welcome():
+                log.info("joined cluster %s", message.cluster)
+            case msg.Identify():
+                self._rejoin = True
+            case msg.Refused():
+                log.error("refused: %s; %s; %s", message.what, message.why, message.todo)
+                self._stopping = True
+            case msg.Load():
+                self._load(message)
+            case msg.Assign():
+                self._assign(message)
+            case msg.Unload():
+                self._unload()
+            case msg.Revoke():
+                if self._worker:
+                    self._worker.ledger.revoke(message.sequence, message.attempt)
+            case msg.KvQuery():
+                self._say(msg.KvReport(message.query, self._node, self._kv()))
+            case _:
+                self._count("control-unexpected")
+
+    def _kv(self) -> list[dict[str, Any]]:
+        caches = self._worker.caches if self._worker else {}
+        return [
+            {"sequence": s.hex(), "tokens": c.length, "bytes": c.nbytes, "kind": c.kind}
+            for s, c in caches.items()
+        ]
+
+    # --- weights ---
+
+    def _load(self, load: msg.Load) -> None:
+        wanted = LayerRange(load.start, load.end)
+        held = self._held
+        if held and (held.digest, held.start, held.end) == (load.digest, load.start, load.end):
+            self._say(held)
+            return
+        self._unload()
+        folder = Path(self._config.models.get(load.model, load.folder))
+        self._progress.loading, self._progress.bytes_loaded = True, 0
+        began = time.monotonic()
+        log.info("loading layers %s of %s", wanted, load.model)
+        try:
+            digest = weights_digest(folder)
+            if digest != load.digest:
+                raise LoadError(
+                    folder,
+                    f"weights digest {digest[:12]} here, {load.digest[:12]} at the coordinator",
+                    "copy the same files to every node",
+                )
+            stage = Stage.load(folder, wanted, progress=self._loading)
+            speed = stage.warm()
+            self._open(stage)
+        except LoadError as error:
+            self._load_failed(load, str(error.path), error.cause, error.remedy)
+            return
+        except AddressError as error:
+            self._load_failed(load, self._config.node.data_address, error.why, error.hint)
+            return
+        finally:
+            self._progress.loading = False
+        assert self._receiver
+        self._held = msg.Loaded(
+            self._node,
+            self._incarnation,
+            load.digest,
+            load.start,
+            load.end,
+            self._receiver.address,
+            stage.weights_bytes,
+            stage.tensors_opened,
+            time.monotonic() - began,
+            speed.decode,
+            speed.prefill,
+            stage.compiled,
+        )
+        self._say(self._held)
+
+    def _load_failed(self, load: msg.Load, what: str, why: str, todo: str) -> None:
+        log.error("cannot load %s: %s: %s; %s", load.model, what, why, todo)
+        self._unload()
+        self._say(msg.LoadFailed(self._node, self._incarnation, what, why, todo))
+
+    def _loading(self, done: int, total: int) -> None:
+        self._progress.bytes_loaded, self._progress.bytes_total = done, total
+        if self._stopping:
+            raise Stopped
+
+    def _open(self, stage: Stage) -> None:
+        row_bytes = stage.info.hidden_size * WIDEST_ELEMENT
+        self._limits = FrameLimits.for_model(row_bytes, MAX_CHUNK_TOKENS, stage.info.vocab_size)
+        address, options = self._config.node.data_address, self._link_options()
+        self._receiver = open_receiver(address, self._limits, options, context=self._context)
+        self._poller.register(self._receiver.pollable, zmq.POLLIN)
+        self._worker = Worker(stage, 0, self._clock)
+
+    def _link_options(self) -> LinkOptions:
+        return LinkOptions(send_timeout_s=self._config.timeouts.send_s, reconnect_max_s=0.5)
+
+    def _unload(self) -> None:
+        if self._sender:
+            self._sender.close(0.0)
+        if self._receiver:
+            self._poller.unregister(self._receiver.pollable)
+            self._receiver.close()
+        self._worker = self._held = self._receiver = self._sender = self._assigned = None
+        gc.collect()
+        mx.clear_cache()
+
+    def _assign(self, assign: msg.Assign) -> None:
+        if self._worker is None or self._limits is None:
+            return  # it was unloaded meanwhile: the coordinator hears so by Loaded or LoadFailed
+        before = self._assigned.next_address if self._assigned else ""
+        if self._sender and assign.next_address != before:
+            self._sender.close(0.0)
+            self._sender = None
+        if self._sender is None:
+            self._sender = open_sender(
+                assign.next_address, self._limits, self._link_options(), context=self._context
+            )
+        self._assigned, self._link_failed = assign, False
+        self._worker.place(assign.stage)
+        early = self._fence.assign(assign.term, assign.epoch)
+        self._say(msg.Assigned(self._node, self._incarnation, assign.epoch))
+        for frame in early:
+            self._compute(frame)
+
+    # --- frames ---
+
+    def _take_frame(self, receiver: LinkReceiver) -> None:
+        frame = receiver.receive(0)
+        if frame is None:
+            self._progress.dropped.update(receiver.stats.errors)
+            return
+        self._progress.frames_received += 1
+        if self._fence.judge(frame) is Verdict.ADMIT:
+            self._compute(frame)
+        else:
+            self._progress.dropped.update(self._fence.dropped)
+
+    def _compute(self, frame: Frame) -> None:
+        worker, sender, progress = self._worker, self._sender, self._progress
+        if worker is None or sender is None:
+            self._count("frame-unplaced")
+            return
+        received = self._arrivals.at(frame, self._clock())
+        progress.busy_since = time.monotonic()
+        progress.microbatch = frame.microbatch
+        progress.frames_started += 1
+        onward = worker.handle(frame, received)
+        try:
+            sender.send(onward)
+            self._link_failed = False
+        except TransportError as error:
+            self._report_link(str(error))
+        progress.frames_finished += 1
+        progress.microbatch = 0
+        progress.sequences = len(worker.caches)
+        progress.kv_bytes = worker.kv_bytes
+        self._arrivals.finished()
+
+    def _report_link(self, why: str) -> None:
+        self._count("link-failed")
+        if self._assigned and not self._link_failed:
+            self._link_failed = True
+            a = self._assigned
+            log.warning("frame not handed over: %s", why)
+            self._say(msg.LinkFailed(self._node, self._incarnation, a.epoch, a.stage, why))
+
+    def _count(self, cause: str) -> None:
+        self._progress.dropped[cause] = self._progress.dropped.get(cause, 0) + 1

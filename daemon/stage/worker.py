@@ -1,0 +1,186 @@
+"""What a stage does with a frame: judge it by the frame rule, compute what is left, say what was
+not done.
+
+No sockets and no clock of its own: a frame in, a frame out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import mlx.core as mx
+
+from daemon import logs
+from daemon.engine.caches import SequenceCache
+from daemon.engine.errors import EngineError
+from daemon.engine.stage import Row, Sampled, Stage
+from daemon.sampling import SamplingParams
+from daemon.stage.ledger import Compute, Constants, SpanLedger
+from daemon.stage.tensors import to_array, to_tensor
+from transports.frame import Departure, Frame, FrameKind, Reason, Span, StageTrace
+
+log = logs.get("stage")
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A span that is to be computed: its tokens and where its rows stand in the frame's tensors."""
+
+    span: Span
+    tokens: tuple[int, ...]
+    row: Row
+    offset: int
+
+
+class Worker:
+    """One stage's sequences: their ledger and their caches, which always hold the same tokens."""
+
+    def __init__(self, stage: Stage, index: int, clock: Callable[[], float]) -> None:
+        self.stage = stage
+        self.index = index
+        self.ledger = SpanLedger(index)
+        self.caches: dict[bytes, SequenceCache] = {}
+        self.failures: Counter[str] = Counter()
+        self._params: dict[bytes, tuple[Constants, SamplingParams]] = {}
+        self._clock = clock
+
+    def place(self, index: int) -> None:
+        """Take another place in the pipeline; what is held stays."""
+        self.index = index
+        self.ledger.stage = index
+
+    def handle(self, frame: Frame, received: float) -> Frame:
+        """The frame to send on: a RESULT from the last stage, else the WORK with this stage's
+        hidden states.
+        """
+        started = self._clock()
+        for command in frame.commands:
+            self._release(command.sequence)
+        work, departures = self._admit(frame)
+        output: Any = None
+        if work:
+            try:
+                output = self._compute(frame, work)
+            except (EngineError, RuntimeError, ValueError, MemoryError) as error:  # MLX's too
+                log.exception("computing microbatch %d failed", frame.microbatch)
+                self.failures[type(error).__name__] += 1
+                departures += [self._fail(w.span) for w in work]
+                work = []
+        computed = self._clock()
+        return self._onward(frame, work, departures, output, received, started, computed)
+
+    def _admit(self, frame: Frame) -> tuple[list[Work], list[Departure]]:
+        work: list[Work] = []
+        departures: list[Departure] = []
+        offset = 0
+        for span in frame.spans:
+            tokens = frame.tokens[offset : offset + span.length]
+            verdict = self.ledger.admit(span, tokens, frame.constants.get(span.sequence))
+            if isinstance(verdict, Compute):
+                prepared = self._prepare(span, tokens, offset, verdict.trim_to)
+            else:
+                prepared = verdict.departure
+            if isinstance(prepared, Work):
+                work.append(prepared)
+            else:
+                departures.append(prepared)
+            offset += span.length
+        return work, departures
+
+    def _prepare(
+        self, span: Span, tokens: tuple[int, ...], offset: int, position: int
+    ) -> Work | Departure:
+        """Bring the cache to where the span starts. Some caches cannot go back that far: then what
+        they can still hold is said, and the coordinator goes on from there."""
+        sequence = span.sequence
+        cache = self.caches.get(sequence)
+        if cache is None:
+            cache = self.caches[sequence] = self.stage.new_cache()
+        restored = cache.trim(position)
+        if restored != position:
+            return self.ledger.forget(span, restored, Reason.MISSING)
+        try:
+            params = self._sampling(sequence)
+        except ValueError as error:
+            log.error("constants of %s are refused: %s", sequence.hex(), error)
+            return self._fail(span)
+        row = Row(cache, tokens, self.ledger.tokens(sequence), span.outputs, params)
+        return Work(span, tokens, row, offset)
+
+    def _sampling(self, sequence: bytes) -> SamplingParams:
+        constants = self.ledger.constants(sequence)
+        known = self._params.get(sequence)
+        if known is None or known[0] is not constants:
+            params = SamplingParams.from_wire(constants.get("sampling", {}))
+            known = self._params[sequence] = (constants, params)
+        return known[1]
+
+    def _compute(self, frame: Frame, work: list[Work]) -> Any:
+        carry = None
+        if not self.stage.is_first:
+            carry = [self._rows_of(to_array(t), frame, work) for t in frame.tensors]
+        return self.stage.run([w.row for w in work], carry)
+
+    def _rows_of(self, array: mx.array, frame: Frame, work: list[Work]) -> mx.array:
+        """The rows of the spans that are left: all of them, as a rule."""
+        if len(work) == len(frame.spans):
+            return array
+        return mx.concatenate([array[w.offset : w.offset + w.span.length] for w in work])
+
+    def _fail(self, span: Span) -> Departure:
+        """Computing broke off somewhere: what the caches hold is not known any more."""
+        self.caches.pop(span.sequence, None)
+        return self.ledger.forget(span, 0, Reason.FAILED)
+
+    def _release(self, sequence: bytes) -> None:
+        self.ledger.release(sequence)
+        self.caches.pop(sequence, None)
+        self._params.pop(sequence, None)
+
+    def _onward(
+        self,
+        frame: Frame,
+        work: list[Work],
+        departures: list[Departure],
+        output: Any,
+        received: float,
+        started: float,
+        computed: float,
+    ) -> Frame:
+        onward = replace(
+            frame,
+            spans=tuple(w.span for w in work),
+            tokens=tuple(t for w in work for t in w.tokens),
+            constants={w.span.sequence: frame.constants[w.span.sequence] for w in work
+                       if w.span.sequence in frame.constants},
+            departures=(*frame.departures, *departures),
+            tensors=() if self.stage.is_last or not work else tuple(map(to_tensor, output)),
+        )  # fmt: skip
+        if self.stage.is_last:
+            results: list[Sampled] = output or []
+            onward = replace(
+                onward,
+                kind=FrameKind.RESULT,
+                tokens=tuple(t for result in results for t in result.tokens),
+                constants={},
+                logprobs={
+                    w.span.sequence: result.logprobs
+                    for w, result in zip(work, results, strict=True)
+                    if result.logprobs is not None
+                },
+            )
+        trace = StageTrace(self.index, received, started, computed, self._clock())
+        return replace(onward, traces=(*frame.traces, trace))
+
+    @property
+    def kv_bytes(self) -> int:
+        return sum(cache.nbytes for cache in list(self.caches.values()))
+
+    def check_integrity(self) -> None:
+        self.ledger.check_integrity()
+        for sequence, cache in self.caches.items():
+            held = len(self.ledger.tokens(sequence))
+            assert cache.length == held, f"cache holds {cache.length} tokens, ledger {held}"
