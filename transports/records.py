@@ -13,7 +13,7 @@ from transports.limits import MAX_RANK, FrameLimits
 
 Buffer = bytes | memoryview
 
-SPAN = struct.Struct("<16sIIIIQ")
+SPAN = struct.Struct("<16sIIIQI")  # in the order of Span's fields
 COMMAND = struct.Struct("<B3x16s")
 DEPARTURE = struct.Struct("<16sIIHBx")
 TRACE = struct.Struct("<Idddd")

@@ -18,8 +18,8 @@ Part 0, little-endian, without padding between the blocks:
     50     2    number of traces
     52     2    number of tensors = number of parts after this one
     54     2    reserved, 0
-    56          spans            40 each: sequence 16, attempt 4, position 4, length 4, outputs 4,
-                                 prefix hash 8
+    56          spans            40 each: sequence 16, attempt 4, position 4, length 4,
+                                 prefix hash 8, outputs 4
                 tokens           4 each: int32
                 commands         20 each: kind 1 (1 = release), reserved 3, sequence 16
                 departures       28 each: sequence 16, attempt 4, held 4, stage 2, reason 1,
@@ -97,7 +97,7 @@ def encode(frame: Frame, limits: FrameLimits | None = None) -> list[Buffer]:
             )
         ]  # fmt: skip
         chunks += [
-            SPAN.pack(s.sequence, s.attempt, s.position, s.length, s.outputs, s.prefix_hash)
+            SPAN.pack(s.sequence, s.attempt, s.position, s.length, s.prefix_hash, s.outputs)
             for s in spans
         ]
         chunks.append(struct.pack(f"<{len(tokens)}i", *tokens))
@@ -165,14 +165,8 @@ def decode(parts: Sequence[Buffer], limits: FrameLimits) -> Frame:
     kind = _KINDS.get(kind_code)
     if kind is None or reserved or reserved2:
         raise FrameError("enum", f"frame kind {kind_code}, reserved {reserved}, {reserved2}")
-    spans = tuple(
-        [
-            Span(sequence, attempt, position, length, prefix_hash, outputs)
-            for sequence, attempt, position, length, outputs, prefix_hash in SPAN.iter_unpack(
-                view[size.HEADER_BYTES : at_tokens]
-            )
-        ]
-    )
+    records = SPAN.iter_unpack(view[size.HEADER_BYTES : at_tokens])
+    spans = tuple([Span(*fields) for fields in records])
     if problem := _inconsistent(kind, spans, n_tokens):
         raise FrameError("count", problem)
     if sum([s.outputs for s in spans]) > limits.max_tokens:
@@ -180,10 +174,16 @@ def decode(parts: Sequence[Buffer], limits: FrameLimits) -> Frame:
     tokens: tuple[int, ...] = struct.unpack_from(f"<{n_tokens}i", head, at_tokens)
     if tokens and (min(tokens) < 0 or (limits.vocab is not None and max(tokens) >= limits.vocab)):
         raise FrameError("token", "a token id is not in the vocabulary")
-    constants, logprobs = unpack_meta(view[at_meta:at_crc], limits)
-    commands = view[at_commands:at_departures]
-    departures = view[at_departures:at_traces]
-    traces = view[at_traces:at_tensors]
+    constants, logprobs = unpack_meta(view[at_meta:at_crc], limits) if n_meta else ({}, {})
+    commands: tuple[Release, ...] = ()
+    departures: tuple[Departure, ...] = ()
+    if n_commands:
+        records = COMMAND.iter_unpack(view[at_commands:at_departures])
+        commands = tuple([read_command(*c) for c in records])
+    if n_departures:
+        records = DEPARTURE.iter_unpack(view[at_departures:at_traces])
+        departures = tuple([read_departure(*d) for d in records])
+    traces = TRACE.iter_unpack(view[at_traces:at_tensors])
     tensors = zip(TENSOR.iter_unpack(view[at_tensors:at_meta]), parts[1:], strict=True)
     return Frame(
         kind,
@@ -193,9 +193,9 @@ def decode(parts: Sequence[Buffer], limits: FrameLimits) -> Frame:
         spans,
         tokens,
         constants,
-        tuple([read_command(*c) for c in COMMAND.iter_unpack(commands)]),
-        tuple([read_departure(*d) for d in DEPARTURE.iter_unpack(departures)]),
-        tuple([read_trace(*t) for t in TRACE.iter_unpack(traces)]),
+        commands,
+        departures,
+        tuple([read_trace(*t) for t in traces]),
         logprobs,
         tuple([read_tensor(descriptor, part, limits) for descriptor, part in tensors]),
     )
