@@ -1,0 +1,36 @@
+"""What goes wrong in a history, how often, and how many re-issues that may cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Fault(Enum):
+    DROP = "drop"
+    DOUBLE = "double"
+    DELAY = "delay"  # one frame; others overtake it
+    STALL = "stall"  # the link: what comes after waits too
+    ERROR = "error"  # the link says that it lost a frame
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Per frame and link (one of `kinds`), per span, and per second."""
+
+    link: float = 0.0
+    kinds: tuple[Fault, ...] = tuple(Fault)
+    failure: float = 0.0  # computing raises
+    shortfall: float = 0.0  # a cache can be trimmed only to less
+    kill: float = 0.0
+    hang: float = 0.0
+    layout: float = 0.0
+    term: float = 0.0
+
+
+CALM = Rates()
+LOSSES = Rates(link=0.1, kinds=(Fault.DROP, Fault.DOUBLE, Fault.DELAY))  # each touches one frame
+LINKS = Rates(link=0.03)
+STORM = Rates(link=0.3)
+STAGES = Rates(kill=0.15, hang=0.1, layout=0.2, term=0.1)
+ALL = Rates(link=0.03, failure=0.01, shortfall=0.01, kill=0.1, hang=0.1, layout=0.1, term=0.1)

@@ -1,0 +1,59 @@
+"""A model of integers. The next token depends on every token before it, through per-layer state
+like KV: computing with wrong tokens, wrong state or a missing layer gives another token.
+"""
+
+from __future__ import annotations
+
+from daemon.scheduler.request import Request
+
+LAYERS = 4
+VOCABULARY = 97
+_PRIME = (1 << 61) - 1
+
+
+def _mix(a: int, b: int) -> int:
+    return ((a ^ (b >> 7)) * 0x9E3779B97F4A7C15 + b) % _PRIME
+
+
+class Layers:
+    """A range of layers with the state of one sequence."""
+
+    def __init__(self, start: int, end: int) -> None:
+        self._start = start
+        self._states = [[layer + 1] for layer in range(start, end)]
+
+    def __len__(self) -> int:
+        return len(self._states[0]) - 1
+
+    def trim(self, length: int) -> None:
+        for state in self._states:
+            assert len(state) > length, "KV trimmed to more than it holds"
+            del state[length + 1 :]
+
+    def run(self, values: list[int]) -> list[int]:
+        for offset, state in enumerate(self._states):
+            out = []
+            for value in values:
+                state.append(_mix(state[-1], value))
+                out.append(_mix(state[-1], self._start + offset))
+            values = out
+        return values
+
+
+def head(value: int, seed: int) -> int:
+    return _mix(value, seed) % VOCABULARY
+
+
+def reference(request: Request, context_length: int) -> tuple[int, ...]:
+    """What one process delivers."""
+    layers = Layers(0, LAYERS)
+    values, total, tokens = list(request.prompt), len(request.prompt), []
+    while True:
+        token = head(layers.run(values)[-1], request.params.seed)
+        if token in request.stop_tokens:
+            return tuple(tokens)
+        tokens.append(token)
+        total += 1
+        if len(tokens) == request.max_tokens or total >= context_length:
+            return tuple(tokens)
+        values = [token]

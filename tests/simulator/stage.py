@@ -1,0 +1,120 @@
+"""A stage of the simulator: fence, ledger and KV, as the stage process has them."""
+
+from __future__ import annotations
+
+import random
+import struct
+from collections import deque
+from dataclasses import replace
+
+from daemon.stage.fence import Fence, Verdict
+from daemon.stage.ledger import Compute, SpanLedger
+from tests.simulator.faults import Rates
+from tests.simulator.model import Layers, head
+from transports.frame import (
+    Departure,
+    DType,
+    Frame,
+    FrameKind,
+    Reason,
+    Span,
+    StageTrace,
+    Tensor,
+)
+
+
+def _pack(hidden: list[int]) -> Tensor:
+    """One row of eight bytes per token."""
+    return Tensor(DType.UINT8, (len(hidden), 8), struct.pack(f"<{len(hidden)}Q", *hidden))
+
+
+def _unpack(tensor: Tensor) -> list[int]:
+    return list(struct.unpack(f"<{tensor.shape[0]}Q", tensor.data))
+
+
+class SimulatedStage:
+    """Holds layers [start, end). Whoever owns it moves frames and time."""
+
+    def __init__(self, index: int, start: int, end: int, last: bool, rng: random.Random) -> None:
+        self.index, self.start, self.end, self.last = index, start, end, last
+        self.fence = Fence()
+        self.ledger = SpanLedger(index)
+        self.kv: dict[bytes, Layers] = {}
+        self.queue: deque[Frame] = deque()
+        self.working: Frame | None = None
+        self.alive = True
+        self.hung = False
+        self.failures: dict[bytes, int] = {}
+        self.shortfalls = 0
+        self._rng = rng
+
+    def place(self, index: int, last: bool) -> None:
+        self.index = self.ledger.stage = index
+        self.last = last
+
+    def handle(self, frame: Frame, rates: Rates, started: float, computed: float) -> Frame | None:
+        """The frame to send on, None when the fence keeps or drops it."""
+        if self.fence.judge(frame) is not Verdict.ADMIT:
+            return None
+        for command in frame.commands:
+            self.ledger.release(command.sequence)
+            self.kv.pop(command.sequence, None)
+        spans: list[Span] = []
+        tokens: list[int] = []
+        hidden: list[int] = []
+        departures: list[Departure] = []
+        offset = 0
+        values = _unpack(frame.tensors[0]) if frame.tensors else list(frame.tokens)
+        for span in frame.spans:
+            rows = slice(offset, offset + span.length)
+            offset += span.length
+            out = self._compute(span, frame, list(frame.tokens[rows]), values[rows], rates)
+            if isinstance(out, Departure):
+                departures.append(out)
+                continue
+            spans.append(span)
+            if self.last:
+                seed = self.ledger.constants(span.sequence)["seed"]
+                tokens += [head(v, seed) for v in out[len(out) - span.outputs :]]
+            else:
+                tokens += frame.tokens[rows]
+                hidden += out
+        trace = StageTrace(self.index, started, started, computed, computed)
+        return replace(
+            frame,
+            kind=FrameKind.RESULT if self.last else FrameKind.WORK,
+            spans=tuple(spans),
+            tokens=tuple(tokens),
+            departures=(*frame.departures, *departures),
+            traces=(*frame.traces, trace),
+            tensors=(_pack(hidden),) if hidden else (),
+        )
+
+    def check_integrity(self) -> None:
+        self.fence.check_integrity()
+        self.ledger.check_integrity()
+        held = self.ledger.held()
+        for sequence, layers in self.kv.items():
+            assert held[sequence] == len(layers), "ledger and KV differ"
+        assert all(sequence in self.kv for sequence, length in held.items() if length)
+
+    def _compute(
+        self, span: Span, frame: Frame, tokens: list[int], values: list[int], rates: Rates
+    ) -> list[int] | Departure:
+        verdict = self.ledger.admit(span, tokens, frame.constants.get(span.sequence))
+        if not isinstance(verdict, Compute):
+            return verdict.departure
+        layers = self.kv.setdefault(span.sequence, Layers(self.start, self.end))
+        if len(layers) > span.position and self._rng.random() < rates.shortfall:
+            self.shortfalls += 1
+            return self._forget(span, layers, Reason.MISSING)
+        if self._rng.random() < rates.failure:
+            self.failures[span.sequence] = self.failures.get(span.sequence, 0) + 1
+            return self._forget(span, layers, Reason.FAILED)
+        layers.trim(verdict.trim_to)
+        return layers.run(values)
+
+    def _forget(self, span: Span, layers: Layers, reason: Reason) -> Departure:
+        held = self._rng.choice((0, self._rng.randint(0, span.position)))
+        layers.trim(held)
+        return self.ledger.forget(span, held, reason)

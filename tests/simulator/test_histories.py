@@ -1,0 +1,57 @@
+"""Any history gives the tokens of a single process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.simulator.faults import ALL, CALM, LINKS, LOSSES, STAGES, STORM, Rates
+from tests.simulator.world import World
+
+KINDS = {
+    "calm": CALM,
+    "losses": LOSSES,
+    "links": LINKS,
+    "storm": STORM,
+    "stages": STAGES,
+    "all": ALL,
+}
+
+
+@contextmanager
+def named(seed: int) -> Iterator[None]:
+    """Whatever goes wrong inside says which history it was."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(f"in the history of seed {seed}")
+        raise
+
+
+def run(seeds: range, rates: Rates, wire: bool = False) -> int:
+    faults = 0
+    for seed in seeds:
+        with named(seed):
+            world = World(seed, rates, sequences=1 + seed % 7, stages=1 + seed % 3, wire=wire)
+            world.run()
+        faults += world.faults.total()
+    return faults
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_history_gives_the_tokens_of_one_process(kind: str) -> None:
+    faults = run(range(60), KINDS[kind])
+    assert (faults > 60) == (kind != "calm"), "the faults did not happen"
+
+
+def test_histories_survive_the_wire() -> None:
+    run(range(60, 80), ALL, wire=True)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("block", range(10))
+def test_thousands_of_histories(kind: str, block: int) -> None:
+    run(range(1000 + 300 * block, 1300 + 300 * block), KINDS[kind])

@@ -1,0 +1,354 @@
+"""A whole cluster under a fake clock: scheduler, stages, links, and everything that goes wrong.
+
+One seed is one history. `World.run` checks what must hold in any of them: every sequence gets the
+tokens of a single process, each once and in order, everything ends, nothing stays behind.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from daemon.sampling import SamplingParams
+from daemon.scheduler.actions import Action, Deliver, Finished, Revoke, Send, Suspect
+from daemon.scheduler.pipeline import Limits, Pipeline, StageCost
+from daemon.scheduler.request import FinishReason, Request
+from daemon.scheduler.scheduler import Scheduler
+from tests.simulator.faults import CALM, Fault, Rates
+from tests.simulator.model import LAYERS, VOCABULARY, reference
+from tests.simulator.stage import SimulatedStage
+from transports.frame import Frame
+from transports.limits import FrameLimits
+from transports.wire import decode, encode
+
+TROUBLE_SECONDS = 4.0  # after that nothing goes wrong any more
+PATIENCE_SECONDS = 300.0  # and by then everything must have ended
+CONTEXT = 160
+CHUNK = 32
+HOP_SECONDS = 0.001
+DECODE_SECONDS = 0.02
+TOKEN_SECONDS = 0.001
+LIMITS = FrameLimits(max_tensor_bytes=8 * CHUNK, vocab=VOCABULARY)
+
+
+class World:
+    """With `wire` every frame is turned into bytes and back at every hop."""
+
+    def __init__(
+        self, seed: int, rates: Rates, sequences: int = 5, stages: int = 3, wire: bool = False
+    ) -> None:
+        self.rng = random.Random(seed)
+        self.rates = rates
+        self.wire = wire
+        self.now = 0.0
+        self.scheduler = Scheduler(Limits(max_running=self.rng.choice((2, 4, 64))))
+        self.stages: list[SimulatedStage] = []
+        self.requests: dict[bytes, Request] = {}
+        self.delivered: dict[bytes, list[int]] = {}
+        self.finished: dict[bytes, Finished] = {}
+        self.faults: Counter[str] = Counter()
+        self.allowed = 0  # re-issues that the faults so far may have cost
+        self.suspects = 0
+        self.failures: Counter[bytes] = Counter()
+        self._stops: dict[bytes, int] = {}  # where the text layer finds its stop string
+        self._links: Counter[int] = Counter()
+        self._link_free: dict[int, float] = {}
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._tick_at: float | None = None
+        self._term, self._epoch = 1, 0
+        self._relayout(stages)
+        for _ in range(sequences):
+            self._later(self.rng.uniform(0.0, TROUBLE_SECONDS * 0.7), self._submit)
+        if rates != CALM:
+            self._later(0.25, self._trouble)
+        self._later(0.1, self._heartbeat)
+
+    # --- the run ------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        events = 0
+        while self._events and not (self._over() and self.now > TROUBLE_SECONDS):
+            self.now, _, event = heapq.heappop(self._events)
+            assert self.now < PATIENCE_SECONDS, f"never ends: {self.scheduler.status()}"
+            event()
+            self.scheduler.check_integrity()
+            events += 1
+            if events % 100 == 0:
+                self._check_stages()
+        self._check_stages()
+        self._check_end()
+
+    def _over(self) -> bool:
+        status = self.scheduler.status()
+        return (
+            len(self.finished) == len(self.requests)
+            and not status["releases_pending"]
+            and not status["in_flight"]
+            and not any(s.working or s.queue for s in self.stages)
+            and not self._links.total()
+        )
+
+    def _check_stages(self) -> None:
+        for stage in self.stages:
+            stage.check_integrity()
+
+    def _check_end(self) -> None:
+        assert self.finished.keys() == self.requests.keys(), "a sequence never ended"
+        for sequence, request in self.requests.items():
+            expected = reference(request, CONTEXT)
+            got, end = tuple(self.delivered[sequence]), self.finished[sequence]
+            if end.reason in (FinishReason.CANCELLED, FinishReason.FAILED):
+                assert got == expected[: len(got)], "wrong tokens before the end"
+            elif sequence in self._stops and end.reason is FinishReason.STOP:
+                assert got == expected[: max(len(got), 1)], "wrong tokens before the stop string"
+            else:
+                assert got == expected, "not the tokens of one process"
+            if end.reason is FinishReason.FAILED:
+                assert self.failures[sequence] >= 3, end.error
+        for stage in self.stages:
+            assert not stage.ledger.held(), "a ledger remembers an ended sequence"
+            assert not stage.kv, "KV of an ended sequence"
+        reissues = self.scheduler.reissues.total()
+        assert reissues <= self.allowed, f"{reissues} re-issues after {dict(self.faults)}"
+
+    def _later(self, seconds: float, event: Callable[[], None]) -> None:
+        heapq.heappush(self._events, (self.now + seconds, next(self._order), event))
+
+    # --- the coordinator ----------------------------------------------------------------------
+
+    def _do(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case Send(frame):
+                    self._send(0, frame)
+                case Deliver(sequence, position, tokens):
+                    self._delivered(sequence, position, tokens)
+                case Finished(sequence):
+                    assert sequence not in self.finished, "ended twice"
+                    self.finished[sequence] = action
+                case Revoke(sequence, attempt):
+                    for stage in self.stages:
+                        self._later(HOP_SECONDS, lambda s=stage: s.ledger.revoke(sequence, attempt))
+                case Suspect():
+                    self.suspects += 1
+                    self._later(0.5, self._kill_hung)
+        self._plan_tick()
+
+    def _plan_tick(self) -> None:
+        wake = self.scheduler.next_wake()
+        if wake is not None and (self._tick_at is None or wake < self._tick_at):
+            self._tick_at = wake
+            self._later(max(0.0, wake - self.now), self._tick)
+
+    def _tick(self) -> None:
+        self._tick_at = None
+        self._do(self.scheduler.tick(self.now))
+
+    def _submit(self) -> None:
+        rng = self.rng
+        length = rng.choice((1, 2, rng.randint(3, 60), rng.randint(60, CONTEXT - 1)))
+        request = Request(
+            sequence=rng.randbytes(16),
+            prompt=tuple(rng.randrange(VOCABULARY) for _ in range(length)),
+            max_tokens=rng.randint(1, 25),
+            params=SamplingParams(seed=rng.randrange(1000)),
+            stop_tokens=frozenset(rng.sample(range(VOCABULARY), rng.choice((0, 0, 3)))),
+        )
+        sequence = request.sequence
+        self.requests[sequence] = request
+        self.delivered[sequence] = []
+        if rng.random() < 0.1:
+            self._stops[sequence] = rng.randint(1, 10)
+        self._do(self.scheduler.submit(request, self.now))
+        if rng.random() < 0.2:
+            moment = rng.choice((0.0, rng.uniform(0.0, 3.0)))
+            self._later(moment, lambda: self._do(self.scheduler.cancel(sequence, self.now)))
+
+    def _delivered(self, sequence: bytes, position: int, tokens: tuple[int, ...]) -> None:
+        assert sequence not in self.finished, "tokens after the end"
+        got = self.delivered[sequence]
+        assert position == len(self.requests[sequence].prompt) + len(got), "twice, or a gap"
+        got += tokens
+        if len(got) == self._stops.get(sequence):
+            finish = self.scheduler.finish
+            self._later(0.0, lambda: self._do(finish(sequence, FinishReason.STOP, self.now)))
+
+    def _heartbeat(self) -> None:
+        for stage in self.stages:
+            if stage.alive and stage.working and not (stage.hung and stage.index % 2):
+                # Every other stage that hangs spins: its heartbeats go on.
+                microbatch = stage.working.microbatch
+                self._do(self.scheduler.progress(microbatch, stage.index, self.now))
+        self._later(0.1, self._heartbeat)
+
+    # --- layouts ------------------------------------------------------------------------------
+
+    def _relayout(self, count: int) -> None:
+        """A new epoch: `count` stages; those that keep their layers keep what they hold."""
+        self._epoch += 1
+        cuts = sorted(self.rng.sample(range(1, LAYERS), count - 1))
+        ranges = list(itertools.pairwise([0, *cuts, LAYERS]))
+        old = {(s.start, s.end): s for s in self.stages if s.alive and not s.hung}
+        self.stages = []
+        for index, (start, end) in enumerate(ranges):
+            stage = old.pop((start, end), None)
+            last = end == LAYERS
+            if stage is None:
+                stage = SimulatedStage(index, start, end, last, self.rng)
+            stage.place(index, last)
+            self.stages.append(stage)
+            layout = self._term, self._epoch
+            delay = self.rng.choice((0.0, 0.0, 0.01))  # the first frame may come before this
+            self._later(delay, lambda s=stage, layout=layout: self._assign(s, *layout))
+        for gone in old.values():
+            gone.alive = False
+        held = None
+        if self.rng.random() < 0.5:
+            known = [s.ledger.held() for s in self.stages]
+            held = {q: min(h.get(q, 0) for h in known) for q in self.requests}
+        self.allowed += 3 * self.scheduler.status()["running"]
+        pipeline = Pipeline(
+            self._term,
+            self._epoch,
+            (StageCost(DECODE_SECONDS, TOKEN_SECONDS),) * count,
+            CONTEXT,
+            CHUNK,
+        )
+        self._do(self.scheduler.configure(pipeline, self.now, held))
+
+    def _assign(self, stage: SimulatedStage, term: int, epoch: int) -> None:
+        if stage.fence.see(term):
+            for frame in reversed(stage.fence.assign(term, epoch)):
+                stage.queue.appendleft(frame)
+            self._work(stage)
+
+    def _kill(self, stage: SimulatedStage) -> None:
+        """Dead at once; found out, and started anew, later."""
+        if not stage.alive:
+            return
+        stage.alive = False
+        self.allowed += len(self.stages) + 1
+        if self.rng.random() < 0.5:
+            self._later(self.rng.uniform(0.0, 1.0), lambda: self._down(stage))
+        self._later(self.rng.uniform(1.0, 3.0), lambda: self._up(stage))
+
+    def _down(self, stage: SimulatedStage) -> None:
+        if stage in self.stages:
+            self._do(self.scheduler.configure(None, self.now))
+
+    def _up(self, stage: SimulatedStage) -> None:
+        if stage in self.stages:
+            self._relayout(len(self.stages))
+
+    def _kill_hung(self) -> None:
+        for stage in self.stages:
+            if stage.hung:
+                self._kill(stage)
+
+    def _trouble(self) -> None:
+        """Four times a second: what does not happen to a frame."""
+        if self.now > TROUBLE_SECONDS:
+            self.rates = CALM
+            return
+        rng, rates = self.rng, self.rates
+        self._later(0.25, self._trouble)
+        stage = rng.choice(self.stages)
+        for kind in ("kill", "hang", "layout", "term"):
+            if rng.random() >= getattr(rates, kind) / 4:
+                continue
+            self.faults[kind] += 1
+            match kind:
+                case "kill":
+                    self._kill(stage)
+                case "hang":
+                    stage.hung = True
+                    self.allowed += 2 * len(self.stages) + 2
+                case "layout" if all(s.alive for s in self.stages):
+                    self._relayout(rng.randint(1, LAYERS))
+                case "term" if all(s.alive for s in self.stages):
+                    self._term += 1
+                    self._relayout(len(self.stages))
+
+    # --- links and stages ---------------------------------------------------------------------
+
+    def _send(self, link: int, frame: Frame) -> None:
+        rng, extra, copies = self.rng, 0.0, 1
+        if self.wire:
+            frame = decode([bytes(part) for part in encode(frame, LIMITS)], LIMITS)
+        if rng.random() < self.rates.link:
+            fault = rng.choice(self.rates.kinds)
+            self.faults[fault.value] += 1
+            self.allowed += 1
+            match fault:
+                case Fault.DROP:
+                    return
+                case Fault.DOUBLE:
+                    copies = 2
+                case Fault.DELAY:
+                    extra = rng.choice((0.01, 0.1, 1.0, 5.0))
+                case Fault.STALL:
+                    free = max(self.now, self._link_free.get(link, 0.0))
+                    self._link_free[link] = free + rng.choice((0.1, 1.0, 5.0))
+                    self.allowed += len(self.stages) + 1
+                case Fault.ERROR:
+                    known = rng.random() < 0.5
+                    self.allowed += 0 if known else len(self.stages) + 1
+                    lost = frame.microbatch if known else None
+                    self._later(HOP_SECONDS, lambda: self._link_failed(frame.epoch, lost))
+                    return
+        for copy in range(copies):
+            arrival = max(self.now + HOP_SECONDS, self._link_free.get(link, 0.0))
+            late = rng.choice((0.0, 0.05, 1.0)) if copy else extra
+            if not late:
+                self._link_free[link] = arrival
+            self._links[link] += 1
+            target = self.stages[link] if link < len(self.stages) else None
+            self._later(
+                arrival + late - self.now, lambda t=target, f=frame: self._arrive(link, t, f)
+            )
+
+    def _arrive(self, link: int, stage: SimulatedStage | None, frame: Frame) -> None:
+        self._links[link] -= 1
+        if stage is None:
+            self._do(self.scheduler.result(frame, self.now))
+        elif stage.alive:
+            stage.queue.append(frame)
+            self._work(stage)
+
+    def _link_failed(self, epoch: int, microbatch: int | None) -> None:
+        if epoch == self._epoch:
+            self._do(self.scheduler.link_failed(self.now, microbatch))
+
+    def _work(self, stage: SimulatedStage) -> None:
+        if stage.working or stage.hung or not stage.alive or not stage.queue:
+            return
+        frame = stage.queue.popleft()
+        seconds = 0.0
+        if frame.spans:
+            tokens = sum(s.length for s in frame.spans)
+            seconds = DECODE_SECONDS + TOKEN_SECONDS * (tokens - 1)
+        before: Any = dict(stage.failures)
+        onward = stage.handle(frame, self.rates, self.now, self.now + seconds)
+        if stage.failures != before or stage.shortfalls:
+            self.allowed += 1
+            stage.shortfalls = 0
+            for sequence, count in stage.failures.items():
+                self.failures[sequence] += count - before.get(sequence, 0)
+        if onward is None:
+            self._work(stage)
+            return
+        stage.working = frame
+        layout = self._epoch, stage.index
+        self._later(seconds, lambda: self._worked(stage, onward, *layout))
+
+    def _worked(self, stage: SimulatedStage, onward: Frame, epoch: int, index: int) -> None:
+        stage.working = None
+        if stage.alive:
+            if epoch == self._epoch and not stage.hung:
+                self._send(index + 1, onward)
+            self._work(stage)
