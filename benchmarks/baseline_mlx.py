@@ -1,0 +1,52 @@
+"""mlx-lm in one process, as it is: its generate_step, or its BatchGenerator for several streams."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+from benchmarks.worker import pin_self, serve
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--core", type=int)
+    parser.add_argument("--folder", required=True)
+    arguments = parser.parse_args()
+    pin_self(arguments.core)
+
+    import mlx.core as mx
+    from mlx_lm import load
+    from mlx_lm.generate import BatchGenerator, generate_step
+
+    model = load(arguments.folder)[0]
+
+    def decode(prompt: list[int], tokens: int, prefill_step: int = 2048) -> dict[str, Any]:
+        start = time.monotonic()
+        ids: list[int] = []
+        times: list[float] = []
+        for token, _ in generate_step(
+            mx.array(prompt), model, max_tokens=tokens, prefill_step_size=prefill_step
+        ):
+            times.append(time.monotonic())
+            ids.append(token)
+        mx.synchronize()
+        return {"start": start, "times": times, "ids": ids}
+
+    def batch(prompts: list[list[int]], tokens: int) -> dict[str, Any]:
+        generator = BatchGenerator(model, max_tokens=tokens)
+        uids = generator.insert(prompts)
+        times: dict[int, list[float]] = {uid: [] for uid in uids}
+        while responses := generator.next_generated():
+            now = time.monotonic()
+            for response in responses:
+                times[response.uid].append(now)
+        generator.close()
+        return {"streams": list(times.values())}
+
+    serve({"decode": decode, "batch": batch, "ready": dict})
+
+
+if __name__ == "__main__":
+    main()

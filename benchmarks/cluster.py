@@ -1,0 +1,93 @@
+"""Our side of the comparisons: a local cluster with one core per stage, and a client that times
+every token.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks.models import STATE
+from benchmarks.options import STOCK
+from benchmarks.requests import ClusterError, Requests, Stream
+from benchmarks.worker import free_ports
+from daemon import local
+from daemon.local import node
+
+READY_SECONDS = 120.0
+
+
+class PinnedCluster(AbstractContextManager["PinnedCluster"]):
+    """One node per part of `split`: node n, with all its children, on core n; the coordinator is a
+    child of node 0.
+
+    `blas` "stock" starts stages without an optimised BLAS, which no operator would want; see
+    benchmarks/stock_shardd.py.
+    """
+
+    def __init__(
+        self, folder: Path, split: Sequence[int] | None, blas: str = "", nodes: int = 2
+    ) -> None:
+        state = STATE / f"cluster-{blas or 'default'}"
+        names = [f"bench{number}" for number in range(len(split) if split else nodes)]
+        plan = local.LocalCluster(
+            state,
+            f"tcp://127.0.0.1:{free_ports(1)[0]}",
+            "bench",
+            folder,
+            None if split is None else tuple(split),
+            tuple(
+                local.LocalNode(name, state / f"{name}.yaml", state / f"{name}.log")
+                for name in names
+            ),
+        )
+        module = "benchmarks.stock_shardd" if blas == STOCK else "daemon"
+        before, node.SHARDD = node.SHARDD, (sys.executable, "-m", module)
+        self.requests = Requests(plan.endpoint)
+        try:
+            self._cluster = plan.start(self._ready, READY_SECONDS)
+        finally:
+            node.SHARDD = before
+        for core, started in enumerate(self._cluster.nodes):
+            pin_tree(started.pid, core % (os.cpu_count() or 1))
+
+    @property
+    def endpoint(self) -> str:
+        return self._cluster.endpoint
+
+    def generate(self, texts: Sequence[str], tokens: int, **sampling: Any) -> list[Stream]:
+        return self.requests.generate(texts, tokens, **sampling)
+
+    def status(self) -> dict[str, Any]:
+        return self.requests.ask("status")
+
+    def __exit__(self, *_: object) -> None:
+        self._cluster.stop()
+        self.requests.__exit__()
+
+    def _ready(self) -> bool:
+        try:
+            status = self.requests.ask("status", timeout=1.0)
+        except TimeoutError:
+            return False
+        if status["state"] not in ("idle", "loading", "ready", "degraded"):
+            raise ClusterError(f"the cluster is {status['state']}: {status['reason']}")
+        return bool(status["state"] == "ready")
+
+
+def pin_tree(pid: int, core: int) -> None:
+    """Every thread of a process and of its descendants to one core, where the system can."""
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    root = psutil.Process(pid)
+    for process in [root, *root.children(recursive=True)]:
+        with suppress(psutil.Error):
+            for thread in process.threads():
+                with suppress(ProcessLookupError):
+                    os.sched_setaffinity(thread.id, {core})
