@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from daemon.config import SETTINGS, ConfigError, find_file, load
 
@@ -70,6 +71,26 @@ def test_a_full_file(tmp_path: Path) -> None:
     assert mapping["log"] == {"level": "debug", "format": "json"}
 
 
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("24GiB", 24 << 30),
+        ("1.5 TB", 1_500_000_000_000),
+        ("'1048576'", 1 << 20),
+        ("9999999", 9999999),
+    ],
+)
+def test_sizes(tmp_path: Path, text: str, count: int) -> None:
+    assert load(write(tmp_path, f"node: {{max_memory: {text}}}")).node.max_memory == count
+
+
+def test_what_it_says_can_be_read_back(tmp_path: Path) -> None:
+    """A daemon writes its configuration down for its children."""
+    config = load(write(tmp_path, FULL), {"node.name": "12", "log.level": "error"})
+    again = load(write(tmp_path, yaml.safe_dump(config.to_mapping())))
+    assert config.differences(again) == ()
+
+
 def test_defaults_are_valid_and_local(tmp_path: Path) -> None:
     config = load(write(tmp_path, "# nothing\nnode:\nmodels:\n"))
     assert config.node.data_address == "tcp://127.0.0.1:0"
@@ -99,7 +120,9 @@ REFUSED = [
     ("node: [1]\n", 1, "must be a mapping"),
     ("- a\n", 1, "the file is a list"),
     ("? [a]\n: b\n", 1, "must be text"),
-    ("node:\n  max_memory: 48\n", 2, "a number"),
+    ("node:\n  max_memory: 48\n", 2, "give it a unit"),
+    ("node:\n  max_memory: 48.5\n", 2, "a number"),
+    ("node:\n  max_memory: 48 G\n", 2, "48GB or 24GiB"),
     ("node:\n  max_memory: 48gigs\n", 2, "48GB or 24GiB"),
     ("node:\n  max_memory: 0GB\n", 2, "between 1MiB"),
     ("node:\n  data_address: 127.0.0.1:1\n", 2, "tcp://HOST:PORT"),

@@ -15,7 +15,7 @@ from daemon.config.values import Value
 
 NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}\Z")
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}\Z")
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([KMGT]i?B)\Z")
+_SIZE = re.compile(r"([0-9]+|[0-9]+(?:\.[0-9]+)?(?= ?[KMGT])) ?([KMGT]i?B)?\Z")
 _ADDRESS = re.compile(r"tcp://(\[[^\[\]\s]+\]|[^\[\]:/\s]+):([0-9]{1,5})\Z")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -83,16 +83,18 @@ def path(value: Value) -> Path:
 
 
 def size(value: Value) -> int:
-    """Bytes of `48GB`, `24GiB`."""
-    text = value.text()
+    """Bytes of `48GB`, `24GiB`, or a plain number of bytes."""
+    text = value.word()
     match = _SIZE.match(text)
     if not match:
         why = "a size is a number and one of KB MB GB TB KiB MiB GiB TiB"
         raise value.error(f"is '{text}'", why, "write for example 48GB or 24GiB")
-    base = 1024 if "i" in match[2] else 1000
-    count = int(float(match[1]) * base ** ("KMGT".index(match[2][0]) + 1))
+    number, unit = match[1], match[2] or ""
+    base = 1024 if "i" in unit else 1000
+    count = int(float(number) * base ** (" KMGT".index(unit[0]) if unit else 0))
     if not 1 << 20 <= count <= 1 << 50:
-        raise value.error(f"is {text}", "it must lie between 1MiB and 1024TiB", "correct the unit")
+        why = "it must lie between 1MiB and 1024TiB"
+        raise value.error(f"is {text}", why, "give it a unit, for example 48GB or 24GiB")
     return count
 
 

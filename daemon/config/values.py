@@ -32,6 +32,10 @@ class Value:
     def text(self) -> str:
         raise NotImplementedError
 
+    def word(self) -> str:
+        """Text, or a whole number as it is written."""
+        raise NotImplementedError
+
     def integer(self) -> int:
         raise NotImplementedError
 
@@ -74,6 +78,9 @@ class TextValue(Value):
         self._text = written
 
     def text(self) -> str:
+        return self._text
+
+    def word(self) -> str:
         return self._text
 
     def integer(self) -> int:
@@ -120,6 +127,9 @@ class YamlValue(Value):
 
     def text(self) -> str:
         return self._scalar("text", "str", "write it in quotes if it is meant as text")
+
+    def word(self) -> str:
+        return self._scalar("text or a whole number", "str int")
 
     def integer(self) -> int:
         written = self._scalar("a whole number", "int")
