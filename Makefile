@@ -1,5 +1,6 @@
 # Each target does all its own set-up: a virtual environment in .venv with the versions of
-# constraints.txt. PYTHON=... chooses the interpreter (3.11 or newer), ARGS=... is passed on.
+# constraints.txt. PYTHON=... chooses the interpreter for a new one (3.11 or newer), ARGS=... is
+# passed on.
 
 .NOTPARALLEL:
 .PHONY: demo test check lint format types imports bench soak clean
@@ -7,7 +8,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS :=
-PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 # One compute thread per process: several processes share the cores, and results repeat.
 export OPENBLAS_NUM_THREADS := 1
