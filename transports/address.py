@@ -62,6 +62,11 @@ class Address:
             return False
 
     @property
+    def is_name(self) -> bool:
+        """True for a host name that has yet to be looked up."""
+        return self.scheme == "tcp" and self.host != "localhost" and not _is_ip(self.host)
+
+    @property
     def is_ipv6(self) -> bool:
         return ":" in self.host
 

@@ -33,7 +33,8 @@ class LinkStats:
     counts by cause: at a sender "down", "stalled", "encode"; at a receiver FrameError.cause of what
     was dropped, and "handshake" for peers that could not say hello. `connects` and `disconnects`
     count peers that came and went. Whom the transport itself throws out shows only there: the
-    sender of a part above MAXMSGSIZE, some programs that speak another protocol.
+    sender of a part above MAXMSGSIZE, some programs that speak another protocol. These are as of
+    the last look at `state` or at an empty link.
     """
 
     frames: int = 0
@@ -68,7 +69,7 @@ class LinkSender(Protocol):
 
     @property
     def stats(self) -> LinkStats:
-        """The live counters; do not change them."""
+        """The live counters. Any thread may read them, none but this end changes them."""
 
     @property
     def pollable(self) -> Any:
@@ -106,7 +107,7 @@ class LinkReceiver(Protocol):
 
     @property
     def stats(self) -> LinkStats:
-        """The live counters; do not change them."""
+        """The live counters. Any thread may read them, none but this end changes them."""
 
     @property
     def pollable(self) -> Any:

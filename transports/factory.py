@@ -26,12 +26,17 @@ def open_sender(
     context: zmq.Context[Any] | None = None,
     network: MemoryNetwork | None = None,
     keys: CurveKeys | None = None,
+    allow_plain: bool = False,
 ) -> LinkSender:
-    """A sender that connects to `address` in the background; AddressError if it can never do so."""
+    """A sender that connects to `address` in the background; AddressError if it can never do so.
+
+    Without keys only loopback is allowed, unless `allow_plain` says that the cable is private.
+    """
     parsed = address if isinstance(address, Address) else Address.parse(address)
     options = options or LinkOptions()
     if parsed.scheme == "memory":
         return MemorySender(_given(parsed, network, "network"), parsed, limits, options)
+    _refuse_plain(parsed, keys, allow_plain)
     return ZmqSender(_given(parsed, context, "context"), parsed, limits, options, keys)
 
 
@@ -43,13 +48,26 @@ def open_receiver(
     context: zmq.Context[Any] | None = None,
     network: MemoryNetwork | None = None,
     keys: CurveKeys | None = None,
+    allow_plain: bool = False,
 ) -> LinkReceiver:
-    """A receiver bound to `address`; AddressError if that is not to be had."""
+    """A receiver bound to `address`; AddressError if that is not to be had.
+
+    Without keys only loopback is allowed, unless `allow_plain` says that the cable is private.
+    """
     parsed = address if isinstance(address, Address) else Address.parse(address)
     options = options or LinkOptions()
     if parsed.scheme == "memory":
         return MemoryReceiver(_given(parsed, network, "network"), parsed, limits)
+    _refuse_plain(parsed, keys, allow_plain)
     return ZmqReceiver(_given(parsed, context, "context"), parsed, limits, options, keys)
+
+
+def _refuse_plain(address: Address, keys: CurveKeys | None, allowed: bool) -> None:
+    if keys is None and not allowed and not address.is_loopback:
+        why = "it leaves this machine and there are no keys"
+        raise AddressError(
+            str(address), why, "make keys, or allow plain links where the cable is private"
+        )
 
 
 def _given(address: Address, value: _T | None, name: str) -> _T:

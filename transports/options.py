@@ -20,7 +20,7 @@ class LinkOptions:
     heartbeat_timeout_s: float = 6.0
     handshake_timeout_s: float = 5.0
     reconnect_s: float = 0.1
-    reconnect_max_s: float = 5.0
+    reconnect_max_s: float = 1.0
     socket_buffer: int = 0  # SO_SNDBUF and SO_RCVBUF in bytes; 0 leaves the system's
     copy_below: int = (
         65536  # parts shorter than this are copied: cheaper than tracking their lifetime

@@ -37,7 +37,7 @@ def configure(
     socket.setsockopt(zmq.RECONNECT_IVL, _ms(options.reconnect_s))
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, _ms(options.reconnect_max_s))
     if address.scheme == "tcp":
-        socket.setsockopt(zmq.IPV6, int(address.is_ipv6 or not address.is_loopback))
+        socket.setsockopt(zmq.IPV6, int(address.is_ipv6 or address.is_name))
         socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
         socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, 30)
         socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, 10)
@@ -47,20 +47,28 @@ def configure(
         socket.setsockopt(zmq.RCVBUF, options.socket_buffer)
 
 
-def set_keys(socket: zmq.Socket[Any], keys: CurveKeys | None, *, server: bool) -> None:
+def set_keys(
+    socket: zmq.Socket[Any], address: Address, keys: CurveKeys | None, *, server: bool
+) -> None:
     """CURVE for this socket; without keys it stays plain, which the caller must have allowed."""
     if keys is None:
         return
-    socket.setsockopt(zmq.CURVE_PUBLICKEY, keys.public)
-    socket.setsockopt(zmq.CURVE_SECRETKEY, keys.secret)
-    if server:
-        socket.setsockopt(zmq.CURVE_SERVER, 1)
-        socket.setsockopt(zmq.ZAP_DOMAIN, keys.zap_domain)
-        socket.setsockopt(_ZAP_ENFORCE_DOMAIN, 1)  # else a missing ZAP handler lets everyone in
-    elif keys.server is None:
-        raise ValueError("a sender with keys needs the receiver's public key")
-    else:
-        socket.setsockopt(zmq.CURVE_SERVERKEY, keys.server)
+    receiver_key = keys.public if server else keys.server
+    if receiver_key is None:
+        socket.close()
+        raise AddressError(str(address), "the receiver's public key is not known", "add its node")
+    try:
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, keys.public)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, keys.secret)
+        if server:
+            socket.setsockopt(zmq.CURVE_SERVER, 1)
+            socket.setsockopt(zmq.ZAP_DOMAIN, keys.zap_domain)
+            socket.setsockopt(_ZAP_ENFORCE_DOMAIN, 1)  # else no ZAP handler lets everyone in
+        else:
+            socket.setsockopt(zmq.CURVE_SERVERKEY, receiver_key)
+    except zmq.ZMQError as e:
+        socket.close()
+        raise AddressError(str(address), "a CURVE key is not 40 Z85 characters", "renew it") from e
 
 
 def bind(socket: zmq.Socket[Any], address: Address) -> str:

@@ -57,7 +57,7 @@ class ZmqSender:
         self._until_drain = _DRAIN_EVERY
         self._socket = context.socket(zmq.PUSH)
         configure(self._socket, address, limits, options)
-        set_keys(self._socket, keys, server=False)
+        set_keys(self._socket, address, keys, server=False)
         self._monitor = Monitor(self._socket, self._stats)
         try:
             self._socket.connect(self._address)
@@ -120,6 +120,8 @@ class ZmqSender:
                 if i == 0:
                     return False
                 lost = True
+            except zmq.ContextTerminated as e:
+                raise LinkClosed(f"{self._address}: the ZeroMQ context was terminated") from e
         if lost:
             raise self._down("the connection went away while a frame was handed over")
         return True
@@ -186,7 +188,7 @@ class ZmqReceiver:
         self._address = str(address)
         self._socket = context.socket(zmq.PULL)
         configure(self._socket, address, limits, options)
-        set_keys(self._socket, keys, server=True)
+        set_keys(self._socket, address, keys, server=True)
         self._monitor = Monitor(self._socket, self._stats)
         try:
             self._address = bind(self._socket, address)
@@ -204,8 +206,6 @@ class ZmqReceiver:
 
     @property
     def stats(self) -> LinkStats:
-        if not self._closed:
-            self._monitor.drain()
         return self._stats
 
     @property
@@ -260,6 +260,8 @@ class ZmqReceiver:
             part = self._socket.recv(0 if wait_ms > 0 else zmq.DONTWAIT, copy=False)
         except zmq.Again:
             return None
+        except zmq.ContextTerminated as e:
+            raise LinkClosed(f"{self._address}: the ZeroMQ context was terminated") from e
         parts: list[Buffer] = [part.bytes]
         while part.more:
             part = self._socket.recv(copy=False)

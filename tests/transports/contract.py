@@ -377,6 +377,7 @@ def check_stats(place: Place) -> None:
         take(receiver)
     assert sender.stats.frames == receiver.stats.frames == 5
     assert sender.stats.bytes == receiver.stats.bytes > 5000
+    assert sender.state is receiver.state is LinkState.UP
     assert sender.stats.connects == receiver.stats.connects == 1
     assert not sender.stats.errors
     assert not receiver.stats.errors

@@ -10,6 +10,7 @@ from transports.errors import AddressError
 from transports.factory import open_receiver, open_sender
 from transports.limits import FrameLimits
 from transports.network import MemoryNetwork
+from transports.options import CurveKeys
 
 LIMITS = FrameLimits(1024)
 
@@ -88,8 +89,8 @@ def test_bind_errors_help() -> None:
             open_receiver(first.address, LIMITS, context=context)
         assert f"port {port} is in use" in str(caught.value)
         assert f"lsof -nP -iTCP:{port}" in str(caught.value)
-        with pytest.raises(AddressError, match=r"no interface of this machine has 192\.0\.2\.1"):
-            open_receiver("tcp://192.0.2.1:0", LIMITS, context=context)
+        with pytest.raises(AddressError, match=r"no interface of this machine has 203\.0"):
+            open_receiver("tcp://203.0.113.77:0", LIMITS, context=context, allow_plain=True)
         first.close()
 
 
@@ -101,3 +102,21 @@ def test_ipv6_link() -> None:
             pytest.skip("no IPv6 here")
         assert receiver.address.startswith("tcp://[::1]:")
         receiver.close()
+
+
+def test_plain_links_stay_on_this_machine_unless_allowed() -> None:
+    with zmq.Context() as context:
+        with pytest.raises(AddressError, match="no keys; make keys"):
+            open_receiver("tcp://203.0.113.77:5701", LIMITS, context=context)
+        with pytest.raises(AddressError, match="no keys; make keys"):
+            open_sender("tcp://some-node.example:5701", LIMITS, context=context)
+        allowed = "tcp://203.0.113.77:5701"
+        open_sender(allowed, LIMITS, context=context, allow_plain=True).abort()
+
+
+def test_bad_keys_are_the_operators_fault() -> None:
+    public, secret = zmq.curve_keypair()
+    with zmq.Context() as context:
+        for keys in (CurveKeys(public, b"short", public), CurveKeys(public, secret, None)):
+            with pytest.raises(AddressError, match="key"):
+                open_sender("tcp://127.0.0.1:5701", LIMITS, context=context, keys=keys)
