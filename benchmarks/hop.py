@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import socket
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -39,13 +40,14 @@ def measure(rounds: int) -> dict[str, float]:
     above 1 is faster.
     """
     with _Peer(_link_peer) as link_peer, _Peer(_tcp_peer) as tcp_peer:
-        _pin(0)
+        before = _pin(0)
         link, tcp = _Link(link_peer.pipe), _Tcp(tcp_peer.pipe)
         try:
             return _measure(rounds, link, tcp)
         finally:
             link.close()
             tcp.close()
+            _pin_to(before)
 
 
 def _measure(rounds: int, link: _Link, tcp: _Tcp) -> dict[str, float]:
@@ -221,11 +223,16 @@ def _pinned(main: Callable[[Connection], None], pipe: Connection) -> None:
     main(pipe)
 
 
-def _pin(side: int) -> None:
-    """Keep this process on one core, where the system offers that (macOS does not)."""
-    if hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cores[side % len(cores)]})
+def _pin(side: int) -> set[int]:
+    """Keep this thread, and those it starts, on one core; where it was allowed before."""
+    before = os.sched_getaffinity(0) if sys.platform == "linux" else set()
+    _pin_to(set(sorted(before)[side % max(len(before), 1) :][:1]))
+    return before
+
+
+def _pin_to(cores: set[int]) -> None:
+    if sys.platform == "linux" and cores:  # macOS does not offer it
+        os.sched_setaffinity(0, cores)
 
 
 if __name__ == "__main__":

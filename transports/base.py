@@ -3,8 +3,9 @@
 Both ends promise, whatever lies between them:
 - frames arrive whole and in the order they were sent, or not at all (unless faults were asked for);
 - nothing is acknowledged and nothing is sent twice. A frame that was handed over may still be lost
-  with its connection; noticing that and issuing the work again is the coordinator's business
-  (DESIGN.md §3);
+  with its connection; issuing the work again is the coordinator's business (DESIGN.md §3). The sign
+  of it is the sender's `stats.disconnects`: watch `pollable`, because a peer may be back before the
+  next send;
 - an end belongs to one thread at a time. Different ends may live in different threads.
 """
 

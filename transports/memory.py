@@ -47,7 +47,7 @@ class MemorySender:
         self._channel = network.channel(address.name)
         with network.lock:
             self._channel.senders[self._number] = self
-            self.channel_changed()
+            self._channel.changed()
 
     @property
     def address(self) -> str:
@@ -102,7 +102,6 @@ class MemorySender:
 
     def _wait_for_room(self) -> None:
         deadline = time.monotonic() + self._options.send_timeout_s
-        waited = f"within {self._options.send_timeout_s:g} s"
         while True:
             if self._state is LinkState.DOWN:
                 raise self._failed("down", LinkDown(f"{self._address}: the connection is gone"))
@@ -110,6 +109,7 @@ class MemorySender:
             if up and self._channel.waiting_of(self._number) < self._options.queue:
                 return
             left = deadline - time.monotonic()
+            waited = f"within {self._options.send_timeout_s:g} s"
             if left > 0:
                 self._network.lock.wait(left)
             elif up:

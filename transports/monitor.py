@@ -56,7 +56,8 @@ class Monitor:
         if event & _FAILED:
             self._stats.count_error("handshake", f"handshake failed, event {event} value {value}")
         elif event == zmq.EVENT_DISCONNECTED:
-            self._stats.disconnects += 1
+            if value in self._accepted or self.known is LinkState.UP:
+                self._stats.disconnects += 1  # and not a handshake of ours that failed
             self._accepted.discard(value)
             if not self._accepted and (self._binds or self.known is LinkState.UP):
                 self.known = LinkState.DOWN
