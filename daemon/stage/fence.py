@@ -75,5 +75,6 @@ class Fence:
     def _drop_held_below(self) -> None:
         own = (self.term, self.epoch)
         kept = deque(f for f in self._held if (f.term, f.epoch) >= own)
-        self.dropped["held_too_long"] += len(self._held) - len(kept)
+        if len(kept) < len(self._held):
+            self.dropped["held_too_long"] += len(self._held) - len(kept)
         self._held = kept

@@ -132,8 +132,9 @@ class World:
                     assert sequence not in self.finished, "ended twice"
                     self.finished[sequence] = action
                 case Revoke(sequence, attempt):
-                    for stage in self.stages:
-                        self._later(HOP_SECONDS, lambda s=stage: s.ledger.revoke(sequence, attempt))
+                    for stage in self.stages:  # out of band: before or after the frames
+                        delay = self.rng.choice((HOP_SECONDS / 2, 0.05, 1.0))
+                        self._later(delay, lambda s=stage: s.ledger.revoke(sequence, attempt))
                 case Suspect():
                     self.suspects += 1
                     self._later(0.5, self._kill_hung)
