@@ -91,7 +91,8 @@ class ToStage:
 
 @dataclass(frozen=True, slots=True)
 class PipelineUp:
-    """Every stage of this epoch is in its place. Seconds are per stage, as measured when it loaded."""
+    """Every stage of this epoch is in its place. Seconds are per stage, as measured when it loaded.
+    """
 
     term: int
     epoch: int

@@ -15,14 +15,14 @@ class Desk:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, "desk")
-        self._done: deque[Callable[[], None]] = deque()
+        self._done: deque[Callable[[], object]] = deque()
         self.wake, self._poke = os.pipe()
 
     def submit(
         self,
         work: Callable[[], Any],
-        then: Callable[[Any], None],
-        failed: Callable[[BaseException], None],
+        then: Callable[[Any], object],
+        failed: Callable[[BaseException], object],
     ) -> None:
         """`then(result)` or `failed(error)` follows in the coordinator's thread."""
 

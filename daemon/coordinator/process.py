@@ -12,7 +12,6 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Iterable
-from importlib import metadata
 from typing import Any
 
 import zmq
@@ -23,25 +22,22 @@ from daemon.cluster import events as cl
 from daemon.cluster.machine import Cluster, Rules
 from daemon.config import Config
 from daemon.control import open_router
+from daemon.coordinator.admission import refusal
 from daemon.coordinator.clients import Clients
 from daemon.coordinator.desk import Desk
 from daemon.coordinator.models import Catalogue, ServedModel
+from daemon.coordinator.ring import Ring
 from daemon.coordinator.term import next_term
+from daemon.hops import MAX_CHUNK_TOKENS, hop_options
 from daemon.scheduler import actions as sc
 from daemon.scheduler.pipeline import Limits, Pipeline, StageCost
 from daemon.scheduler.scheduler import Scheduler
-from transports.base import LinkReceiver, LinkSender
 from transports.errors import TransportError
-from transports.factory import open_receiver, open_sender
 from transports.frame import Frame
-from transports.limits import FrameLimits
-from transports.options import LinkOptions
 
 log = logs.get("coordinator")
 
 TICK_SECONDS = 0.25
-MAX_CHUNK_TOKENS = 4096
-WIDEST_ELEMENT = 4  # bytes: float32
 DEFAULT_CONTEXT = 131072  # for a model whose configuration does not say
 KEPT_EVENTS = 1000
 FRAMES_PER_TURN = 64
@@ -67,16 +63,22 @@ class Coordinator:
         self.events: deque[dict[str, Any]] = deque(maxlen=KEPT_EVENTS)
         self.desk = Desk()
         self.clients = Clients(self)
-        self._receiver: LinkReceiver | None = None
-        self._sender: LinkSender | None = None
-        self._sender_address = ""
-        self._limits: FrameLimits | None = None
+        options = hop_options(config.timeouts.send_s)
+        self._ring = Ring(self._context, config.node.data_address, options)
+        self._todo: deque[sc.Action] = deque()
+        self._performing = False
         self._incarnations: dict[str, str] = {}
         self._poller = zmq.Poller()
         self._poller.register(self._router, zmq.POLLIN)
         self._poller.register(self.desk.wake, zmq.POLLIN)
         self._next_tick = 0.0
+        self._control_dropped = 0
         self._stopping = False
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """What came to the coordinator's own sockets and was no message or frame, by cause."""
+        return {"control": self._control_dropped, **self._ring.dropped}
 
     @property
     def draining(self) -> bool:
@@ -93,7 +95,7 @@ class Coordinator:
     def run(self) -> None:
         parent = os.getppid()
         if self.config.coordinator.model:
-            self.clients.load_at_start(self.config.coordinator.model)
+            self.clients.loading.load_at_start(self.config.coordinator.model)
         try:
             while not (self._stopping and self._idle):
                 self._turn()
@@ -112,8 +114,8 @@ class Coordinator:
         ready = dict(self._poller.poll(max(0, int((due - now) * 1000) + 1) if due > now else 0))
         if self._router in ready:
             self._take_control()
-        if self._receiver is not None and self._receiver.pollable in ready:
-            self._take_results(self._receiver)
+        if self._ring.pollable in ready:
+            self._take_results()
         if self.desk.wake in ready:
             self.desk.finish()
         now = time.monotonic()
@@ -127,12 +129,9 @@ class Coordinator:
             self.perform(self.scheduler.tick(now))
 
     def _close(self) -> None:
-        self.clients.close()
+        self.clients.streams.close()
         self.desk.close()
-        if self._sender:
-            self._sender.close(0.2)
-        if self._receiver:
-            self._receiver.close()
+        self._ring.close(0.2)
         self._router.close(linger=500)
         self._context.term()
 
@@ -156,6 +155,7 @@ class Coordinator:
             try:
                 message = msg.decode(data)
             except msg.MessageError as error:
+                self._control_dropped += 1
                 log.warning("dropped a control message of %d parts: %s", len(parts), error)
                 continue
             self._hear(peer, message)
@@ -184,7 +184,7 @@ class Coordinator:
                     self.say(peer, msg.Identify(self.cluster.term))
                 self.happened(message)
             case msg.KvReport() | msg.LogsReport():
-                self.clients.report(message)
+                self.clients.queries.report(message)
             case (
                 msg.Loaded()
                 | msg.LoadFailed()
@@ -202,35 +202,14 @@ class Coordinator:
         return member.stage.incarnation if member and member.stage else None
 
     def _hello(self, peer: bytes, hello: msg.NodeHello | msg.StageHello) -> None:
-        version = metadata.version("shardbus")
-        if hello.protocol != msg.PROTOCOL or hello.version != version:
-            what = (
-                f"{hello.node} runs shardbus {hello.version} (protocol {hello.protocol}), "
-                f"the coordinator {version} (protocol {msg.PROTOCOL})"
-            )
-            why = "stages of different versions need not agree on a frame"
-            self.note("refused", hello.node, what)
-            self.say(peer, msg.Refused(what, why, "install the same version on every node"))
-            return
-        if isinstance(hello, msg.StageHello) and (other := self._other_mlx(hello)):
-            what = f"{hello.node} has mlx {hello.mlx} and mlx-lm {hello.mlx_lm}, {other}"
-            self.note("refused", hello.node, what)
-            why = "their arithmetic may differ"
-            self.say(peer, msg.Refused(what, why, "install the same versions on every node"))
+        if refused := refusal(hello, self.cluster.members.values()):
+            self.note("refused", hello.node, refused.what)
+            self.say(peer, refused)
             return
         if isinstance(hello, msg.StageHello) and hello.term >= self.cluster.term:
             self._raise_term(hello.term + 1)
         self.say(peer, msg.Welcome(self.cluster.term, self.cluster.rules.cluster))
         self.happened(hello)
-
-    def _other_mlx(self, hello: msg.StageHello) -> str | None:
-        for member in self.cluster.members.values():
-            stage = member.stage
-            if stage is None or member.name == hello.node:
-                continue
-            if (stage.mlx, stage.mlx_lm) != (hello.mlx, hello.mlx_lm):
-                return f"{member.name} has {stage.mlx} and {stage.mlx_lm}"
-        return None
 
     def _raise_term(self, term: int) -> None:
         """Somebody obeyed a later coordinator than this one knew of."""
@@ -256,11 +235,11 @@ class Coordinator:
                 case cl.PipelineDown():
                     self.note("pipeline-down", "", action.why)
                     self.perform(self.scheduler.configure(None, time.monotonic()))
-                    self.clients.waiting(action.why)
+                    self.clients.streams.waiting(action.why)
                 case cl.LinkLost():
                     self.perform(self.scheduler.link_failed(time.monotonic()))
                 case cl.LoadEnded():
-                    self.clients.load_ended(action.failure)
+                    self._load_ended(action.failure)
                 case cl.Note():
                     self.note(action.kind, action.node, action.text)
 
@@ -279,23 +258,13 @@ class Coordinator:
             log.warning("%s not reached with %s", peer, type(message).__name__)
 
     def _pipeline_up(self, up: cl.PipelineUp) -> None:
-        assert self.model
-        assert self._limits
-        if self._sender and self._sender_address != up.first_address:
-            self._sender.close(0.0)
-            self._sender = None
-        if self._sender is None:
-            options = LinkOptions(send_timeout_s=self.config.timeouts.send_s, reconnect_max_s=0.5)
-            self._sender = open_sender(
-                up.first_address, self._limits, options, context=self._context
-            )
-            self._sender_address = up.first_address
+        self._ring.connect(up.first_address)
         costs = zip(up.decode_seconds, up.prefill_token_seconds, strict=True)
         pipeline = Pipeline(
             up.term,
             up.epoch,
             tuple(StageCost(decode, prefill) for decode, prefill in costs),
-            self.model.info.context_length or DEFAULT_CONTEXT,
+            self.context_length,
             MAX_CHUNK_TOKENS,
         )
         # A stage process that was not in the last layout holds nothing: replay from the start at
@@ -305,31 +274,37 @@ class Coordinator:
         self._incarnations = dict(up.kept)
         held: dict[bytes, int] | None = {} if fresh else None
         self.perform(self.scheduler.configure(pipeline, time.monotonic(), held))
-        self.clients.waiting(None)
+        self.clients.streams.waiting(None)
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that a sequence may have, prompt and answer together."""
+        return (self.model.info.context_length if self.model else 0) or DEFAULT_CONTEXT
 
     def want(self, model: ServedModel, split: tuple[int, ...]) -> None:
         """Load this model. The results' link is opened first: its limits come from the model."""
-        row_bytes = model.info.hidden_size * WIDEST_ELEMENT
-        self._limits = FrameLimits.for_model(row_bytes, MAX_CHUNK_TOKENS, model.info.vocab_size)
-        if self._receiver:
-            self._poller.unregister(self._receiver.pollable)
-            self._receiver.close()
-        if self._sender:
-            self._sender.close(0.0)
-            self._sender = None
-        self._receiver = open_receiver(
-            self.config.node.data_address, self._limits, context=self._context
-        )
-        self._poller.register(self._receiver.pollable, zmq.POLLIN)
+        if self._ring.pollable is not None:
+            self._poller.unregister(self._ring.pollable)
+        results = self._ring.open(model.info.hidden_size, model.info.vocab_size)
+        self._poller.register(self._ring.pollable, zmq.POLLIN)
+        self.clients.streams.cancel_all()
         self.model = model
         nodes = self.config.coordinator.nodes
         if split and len(split) != len(nodes):
             nodes = nodes[: len(split)] if len(split) < len(nodes) else ()
-        self.happened(cl.ModelWanted(model.spec, self._receiver.address, nodes, split))
+        self.happened(cl.ModelWanted(model.spec, results, nodes, split))
 
     def unwant(self) -> None:
+        """Unload; what runs is cancelled."""
+        self.clients.streams.cancel_all()
         self.happened(cl.ModelUnwanted())
         self.model = None
+
+    def _load_ended(self, failure: msg.Failure | None) -> None:
+        if failure:
+            self.clients.streams.cancel_all()
+            self.model = None
+        self.clients.loading.ended(failure)
 
     def _drained(self) -> None:
         """Let draining nodes go when nothing runs any more."""
@@ -339,40 +314,49 @@ class Coordinator:
 
     # --- scheduler ---
 
-    def _take_results(self, receiver: LinkReceiver) -> None:
+    def _take_results(self) -> None:
         for _ in range(FRAMES_PER_TURN):
-            frame = receiver.receive(0)
+            frame = self._ring.receive()
             if frame is None:
                 return
-            if (frame.term, frame.epoch) != (self.cluster.term, self.cluster.epoch):
-                continue  # of a layout that is over; what it answered was issued again
             self.perform(self.scheduler.result(frame, time.monotonic()))
 
     def perform(self, actions: Iterable[sc.Action]) -> None:
-        for action in actions:
-            match action:
-                case sc.Send():
-                    self._send(action.frame)
-                case sc.Deliver():
-                    self.clients.deliver(action)
-                case sc.Finished():
-                    self.clients.finished(action)
-                case sc.Revoke():
-                    revoke = msg.Revoke(self.cluster.term, action.sequence, action.attempt)
-                    for slot in self.cluster.slots:
-                        self.to_stage(slot.node, revoke)
-                case sc.Suspect():
-                    self.note("overdue", "", f"microbatch {action.microbatch}: {action.why}")
-                    self.happened(cl.FrameOverdue(action.microbatch))
+        """In order; what an action leads to comes after those that are already to be done."""
+        self._todo.extend(actions)
+        if self._performing:
+            return
+        self._performing = True
+        try:
+            while self._todo:
+                self._perform(self._todo.popleft())
+        finally:
+            self._performing = False
+
+    def _perform(self, action: sc.Action) -> None:
+        match action:
+            case sc.Send():
+                self._send(action.frame)
+            case sc.Deliver():
+                self.clients.streams.deliver(action)
+            case sc.Finished():
+                self.clients.streams.finished(action)
+            case sc.Revoke():
+                revoke = msg.Revoke(self.cluster.term, action.sequence, action.attempt)
+                for slot in self.cluster.slots:
+                    self.to_stage(slot.node, revoke)
+            case sc.Suspect():
+                self.note("overdue", "", f"microbatch {action.microbatch}: {action.why}")
+                self.happened(cl.FrameOverdue(action.microbatch))
 
     def _send(self, frame: Frame) -> None:
+        if not self.cluster.up:
+            return  # the pipeline went down under this action: all of it is issued again
         try:
-            if self._sender is None:
-                return  # the pipeline went down under this action: all of it is issued again
-            self._sender.send(frame)
+            self._ring.send(frame)
         except TransportError as error:
             self.note("link-failed", "coordinator", str(error))
-            self.perform(self.scheduler.link_failed(time.monotonic()))
+            self.perform(self.scheduler.link_failed(time.monotonic(), frame.microbatch))
 
     # --- people ---
 

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from daemon.coordinator.answer import Answer
 from daemon.coordinator.stop import StopMatcher
 from daemon.coordinator.tokenizer import Detokenizer
 
 
 @dataclass(slots=True)
 class Stream:
-    """`client` and `request` say where answers go; times are of the coordinator's clock."""
+    """Times are of the coordinator's clock."""
 
-    client: bytes
-    request: int
+    answer: Answer
     sequence: bytes
     prompt_tokens: int
     detokenizer: Detokenizer
@@ -26,7 +26,6 @@ class Stream:
     last_at: float | None = None
     tokens: int = 0
     stopped: bool = False
-    told_waiting: str | None = None
 
     def take(self, tokens: Sequence[int], now: float) -> str:
         """The text that these tokens make visible; after it `stopped` says whether a stop string

@@ -10,6 +10,7 @@ from typing import Any
 from daemon.cluster.machine import Cluster
 from daemon.cluster.member import Member
 from daemon.coordinator.models import ServedModel
+from daemon.messages import KvReport
 from daemon.scheduler.sequence import Sequence
 from daemon.scheduler.trace import PipelineStats
 
@@ -162,3 +163,13 @@ def sequence_view(sequence: Sequence, now: float) -> dict[str, Any]:
         "age": now - sequence.submitted,
         "tokens_per_second": sequence.generated / decoding if decoding > 0 else None,
     }
+
+
+def kv_view(cluster: Cluster, reports: list[KvReport]) -> list[dict[str, Any]]:
+    """One row per sequence and stage."""
+    rows = [
+        {"stage": cluster.slot_of(report.node), "node": report.node} | entry
+        for report in reports
+        for entry in report.sequences
+    ]
+    return sorted(rows, key=lambda row: (str(row.get("sequence")), row["stage"] or 0))

@@ -26,6 +26,7 @@ from daemon.engine.blas import running_blas
 from daemon.engine.digest import weights_digest
 from daemon.engine.errors import LoadError
 from daemon.engine.stage import Stage
+from daemon.hops import hop_limits, hop_options
 from daemon.layers import LayerRange
 from daemon.stage.arrivals import Arrivals
 from daemon.stage.fence import Fence, Verdict
@@ -36,11 +37,8 @@ from transports.errors import AddressError, TransportError
 from transports.factory import open_receiver, open_sender
 from transports.frame import Frame
 from transports.limits import FrameLimits
-from transports.options import LinkOptions
 
 log = logs.get("stage")
-MAX_CHUNK_TOKENS = 4096  # the longest prefill chunk a frame may ask for
-WIDEST_ELEMENT = 4  # bytes: float32
 POLL_MS = 500  # how long a signal may wait when nothing arrives
 
 
@@ -56,6 +54,7 @@ class StageProcess:
         self._context: zmq.Context[Any] = zmq.Context()
         self._control = self._context.socket(zmq.DEALER)
         dealer_options(self._control, f"stage:{self._node}:{self._incarnation}")
+        self._options = hop_options(config.timeouts.send_s)
         self._progress = Progress()
         self._clock = Clock()
         self._fence = Fence()
@@ -247,15 +246,11 @@ class StageProcess:
             raise Stopped
 
     def _open(self, stage: Stage) -> None:
-        row_bytes = stage.info.hidden_size * WIDEST_ELEMENT
-        self._limits = FrameLimits.for_model(row_bytes, MAX_CHUNK_TOKENS, stage.info.vocab_size)
-        address, options = self._config.node.data_address, self._link_options()
-        self._receiver = open_receiver(address, self._limits, options, context=self._context)
+        self._limits = hop_limits(stage.info.hidden_size, stage.info.vocab_size)
+        address = self._config.node.data_address
+        self._receiver = open_receiver(address, self._limits, self._options, context=self._context)
         self._poller.register(self._receiver.pollable, zmq.POLLIN)
         self._worker = Worker(stage, 0, self._clock)
-
-    def _link_options(self) -> LinkOptions:
-        return LinkOptions(send_timeout_s=self._config.timeouts.send_s, reconnect_max_s=0.5)
 
     def _unload(self) -> None:
         if self._sender:
@@ -276,7 +271,7 @@ class StageProcess:
             self._sender = None
         if self._sender is None:
             self._sender = open_sender(
-                assign.next_address, self._limits, self._link_options(), context=self._context
+                assign.next_address, self._limits, self._options, context=self._context
             )
         self._assigned, self._link_failed = assign, False
         self._worker.place(assign.stage)

@@ -101,12 +101,12 @@ class Shardd:
 
     # --- the coordinator ---
 
-    def _send(self, message: msg.Message) -> None:
+    def _send(self, message: msg.Message) -> bool:
         """Never waits: what cannot be sent now is lost, and said again with the next hello or
         heartbeat.
         """
         sent = asyncio.ensure_future(self._control.send(msg.encode(message), zmq.NOBLOCK))
-        sent.add_done_callback(lambda future: future.cancelled() or future.exception())
+        return sent.done() and not sent.cancelled() and sent.exception() is None
 
     def _hello(self) -> msg.NodeHello:
         return msg.NodeHello(
@@ -179,19 +179,27 @@ class Shardd:
             log.error("the coordinator cannot run: %s", end.detail)
             self._stop.set()
 
+    async def _drain(self, until: float) -> None:
+        """Wait until no request needs this node. A coordinator that cannot be reached has none."""
+        goodbye = msg.Goodbye(self._name, self._incarnation)
+        while time.monotonic() < until and self._send(goodbye):
+            try:
+                await asyncio.wait_for(self._drained.wait(), 1.0)
+                return
+            except TimeoutError:
+                continue
+        log.warning("not drained: leaving")
+
     async def _leave(self) -> None:
-        """Drain: running requests end first, then the children, the coordinator before its stages."""
+        """Drain: running requests end first, then the children, the coordinator before its stages.
+        """
         self._notifier.stopping("draining")
         grace = self._config.timeouts.drain_s
         began = time.monotonic()
         if "coordinator" in self._children:
             await self._children["coordinator"].stop(grace)
         elif self._welcomed:
-            self._send(msg.Goodbye(self._name, self._incarnation))
-            try:
-                await asyncio.wait_for(self._drained.wait(), grace)
-            except TimeoutError:
-                log.warning("not drained within %.0f s: leaving", grace)
+            await self._drain(began + grace)
         left = max(1.0, grace - (time.monotonic() - began))
         await asyncio.gather(*(c.stop(left) for c in self._children.values()))
         for task in self._tasks:

@@ -1,4 +1,5 @@
-"""When a child that ended is started again: back-off, and a breaker for one that crashes in a loop."""
+"""When a child that ended is started again: back-off, and a breaker for one that crashes in a loop.
+"""
 
 from __future__ import annotations
 

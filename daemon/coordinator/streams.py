@@ -1,0 +1,189 @@
+"""The running requests of clients: from `generate` to the last piece of text."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from daemon.coordinator.answer import (
+    EXIT_DEGRADED,
+    EXIT_FAILED,
+    EXIT_REFUSED,
+    EXIT_USAGE,
+    Answer,
+    Refusal,
+)
+from daemon.coordinator.arguments import BadArguments, Generate, typed
+from daemon.coordinator.loading import explained
+from daemon.coordinator.models import ServedModel
+from daemon.coordinator.stop import StopMatcher
+from daemon.coordinator.stream import Stream
+from daemon.scheduler import actions as sc
+from daemon.scheduler import request as rq
+
+if TYPE_CHECKING:
+    from daemon.coordinator.process import Coordinator
+
+SILENT_SECONDS = 10.0  # after which a client that waits for tokens is taken for gone
+RATE_SECONDS = 5.0  # over which tokens per second are counted
+
+
+class Streams:
+    def __init__(self, coordinator: Coordinator) -> None:
+        self._of = coordinator
+        self._streams: dict[bytes, Stream] = {}  # by sequence
+        self._waiting: str | None = None
+        self._delivered: deque[tuple[float, int]] = deque()
+
+    # --- verbs ---
+
+    def generate(self, answer: Answer, arguments: dict[str, Any]) -> None:
+        wanted = Generate.parse(arguments)
+        model = self._of.model
+        if self._of.draining:
+            what, why = "the cluster is draining", "it takes no new request before it stops"
+            raise Refusal(EXIT_REFUSED, what, why, "ask again later")
+        if model is None:
+            what, why = "no model is loaded", "nothing can be generated without one"
+            raise Refusal(EXIT_FAILED, what, why, "shardctl model load NAME")
+        if wanted.messages and not wanted.raw and not model.tokenizer.has_chat_template:
+            what, why = f"{model.spec.name} has no chat template", "it is not a chat model"
+            raise Refusal(EXIT_USAGE, what, why, "use a plain prompt (--raw)")
+        began = time.monotonic()
+        self._of.desk.submit(
+            partial(_encode, model, wanted),
+            lambda prompt: self._begin(answer, model, wanted, prompt, began),
+            lambda error: answer.refuse(explained("the prompt cannot be read", error)),
+        )
+
+    def alive(self, answer: Answer, arguments: dict[str, Any]) -> None:
+        """A waiting client says that it is still there. Not answered."""
+        now = time.monotonic()
+        for stream in self._streams.values():
+            if stream.answer.client == answer.client:
+                stream.alive_at = now
+
+    def cancel(self, answer: Answer, arguments: dict[str, Any]) -> None:
+        wanted = typed(arguments, "sequence", str, None)
+        if not wanted:
+            raise BadArguments("which sequence? give its id, the beginning of it, or 'all'")
+        known = [s.id for s in self._of.scheduler.sequences()]
+        found = known if wanted == "all" else [s for s in known if s.hex().startswith(wanted)]
+        if not found and wanted != "all":
+            what, why = f"no sequence {wanted}", "it has ended, or never was"
+            raise Refusal(EXIT_FAILED, what, why, "see `shardctl ps`")
+        if len(found) > 1 and wanted != "all":
+            raise BadArguments(f"{wanted} is the beginning of {len(found)} sequences")
+        for sequence in found:
+            self._of.perform(self._of.scheduler.cancel(sequence, time.monotonic()))
+        answer.reply({"cancelled": [s.hex() for s in found]})
+
+    # --- what happens to a stream ---
+
+    def _begin(
+        self, answer: Answer, model: ServedModel, wanted: Generate, prompt: list[int], began: float
+    ) -> None:
+        if model is not self._of.model:
+            why = "another took its place meanwhile"
+            answer.fail(EXIT_FAILED, "the model was unloaded", why, "ask again")
+            return
+        now, sequence = time.monotonic(), self._of.new_sequence()
+        most = wanted.max_tokens or max(1, self._of.context_length - len(prompt))
+        stops = model.tokenizer.eos_tokens if wanted.stop_at_eos else frozenset[int]()
+        request = rq.Request(sequence, tuple(prompt), most, wanted.sampling, stops)
+        try:
+            started = self._of.scheduler.submit(request, now)
+        except rq.RequestError as error:
+            busy = error.refusal is rq.Refusal.BUSY
+            code, todo = (EXIT_DEGRADED, "ask again later") if busy else (EXIT_USAGE, "shorten it")
+            answer.fail(code, "the request cannot be taken", str(error), todo)
+            return
+        detokenizer, matcher = model.tokenizer.detokenizer(), StopMatcher(wanted.stop)
+        stream = Stream(answer, sequence, len(prompt), detokenizer, matcher, began, now)
+        self._streams[sequence] = stream
+        head = {
+            "sequence": sequence.hex(),
+            "prompt_tokens": len(prompt),
+            "cached_tokens": 0,
+            "seed": wanted.sampling.seed,
+        }
+        self._tell(stream, head)
+        if self._waiting:
+            self._tell(stream, {"waiting": self._waiting})
+        self._of.perform(started)
+
+    def _tell(self, stream: Stream, data: dict[str, Any]) -> None:
+        if not stream.answer.chunk(data):
+            self._gone(stream, "its client is gone")
+
+    def _gone(self, stream: Stream, why: str) -> None:
+        if self._streams.pop(stream.sequence, None):
+            self._of.note("cancelled", "", f"{stream.sequence.hex()[:8]}: {why}")
+            self._of.perform(self._of.scheduler.cancel(stream.sequence, time.monotonic()))
+
+    def waiting(self, why: str | None) -> None:
+        """The pipeline went down, or (None) is up again."""
+        self._waiting = why
+        if why:
+            for stream in list(self._streams.values()):
+                self._tell(stream, {"waiting": why})
+
+    def deliver(self, action: sc.Deliver) -> None:
+        now = time.monotonic()
+        stream = self._streams.get(action.sequence)
+        if stream is None:
+            return
+        self._delivered.append((now, len(action.tokens)))
+        text = stream.take(action.tokens, now)
+        logprobs = list(action.logprobs) if action.logprobs is not None else None
+        self._tell(stream, {"text": text, "tokens": list(action.tokens), "logprobs": logprobs})
+        if stream.stopped:
+            ended = self._of.scheduler.finish(action.sequence, rq.FinishReason.STOP, now)
+            self._of.perform(ended)
+
+    def finished(self, action: sc.Finished) -> None:
+        stream = self._streams.pop(action.sequence, None)
+        if stream is None:
+            return
+        if action.reason in (rq.FinishReason.FAILED, rq.FinishReason.CONTEXT):
+            todo = "shardctl logs NODE; then ask again"
+            stream.answer.fail(EXIT_FAILED, "the request failed", action.error, todo)
+            return
+        usage = action.usage
+        summary = stream.summary(time.monotonic(), usage.reissues, usage.cached_tokens)
+        ending = {"text": stream.rest(), "finish_reason": action.reason.value}
+        stream.answer.reply(summary | ending)
+
+    def cancel_all(self) -> None:
+        for sequence in [s.id for s in self._of.scheduler.sequences()]:
+            self._of.perform(self._of.scheduler.cancel(sequence, time.monotonic()))
+
+    def tick(self, now: float) -> None:
+        for stream in [s for s in self._streams.values() if now - s.alive_at > SILENT_SECONDS]:
+            self._gone(stream, "its client is silent")
+
+    def rate(self, now: float) -> float:
+        """Tokens per second of all streams together."""
+        while self._delivered and now - self._delivered[0][0] > RATE_SECONDS:
+            self._delivered.popleft()
+        return sum(count for _, count in self._delivered) / RATE_SECONDS
+
+    def close(self) -> None:
+        for stream in self._streams.values():
+            what, why = "the coordinator has stopped", "it was asked to"
+            stream.answer.fail(EXIT_FAILED, what, why, "start it, then ask again")
+
+
+def _encode(model: ServedModel, wanted: Generate) -> list[int]:
+    """The prompt's tokens."""
+    tokenizer = model.tokenizer
+    if wanted.messages and not wanted.raw:
+        return tokenizer.encode_chat(wanted.messages)
+    if wanted.messages:
+        return tokenizer.encode("\n".join(m["content"] for m in wanted.messages))
+    prompt = wanted.prompt or ""
+    if wanted.raw or not tokenizer.has_chat_template:
+        return tokenizer.encode(prompt)
+    return tokenizer.encode_chat([{"role": "user", "content": prompt}])
