@@ -236,8 +236,6 @@ class ZmqReceiver:
     def _decode(self, parts: list[Buffer]) -> Frame | None:
         """The frame, counted; or None for what is dropped, counted too."""
         try:
-            if len(parts) > self._limits.max_tensors + 1:
-                raise FrameError("parts", f"more than {self._limits.max_tensors} payloads")
             frame = decode(parts, self._limits)
         except FrameError as e:
             self._stats.count_error(e.cause, str(e))
@@ -250,7 +248,8 @@ class ZmqReceiver:
         """One message, or None if none comes in time, or in a second, after which the monitor is
         due.
 
-        At most one part more than is legal is kept; further ones are read and thrown away.
+        At most one part more than is legal is kept, for `decode` to refuse; the rest is read and
+        thrown away.
         """
         wait_ms = min(math.ceil(timeout_s * 1000), _LONGEST_WAIT_MS)
         if wait_ms > 0 and wait_ms != self._wait_ms:
