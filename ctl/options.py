@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ctl.errors import CommandError, ExitCode
-from ctl.output import Format
+from ctl.output import Format, forget_stdout
 from ctl.session import Session
 from ctl.signals import Signals
 
@@ -91,7 +91,11 @@ def command(
     def register(function: Callable[..., None]) -> Callable[..., None]:
         def wrapper(ctx: typer.Context, **values: Any) -> None:
             given = {key: values.pop(key) for key in NAMES}
-            function(make_session(ctx.find_root().obj, given), **values)
+            try:
+                function(make_session(ctx.find_root().obj, given), **values)
+            except BrokenPipeError as error:  # `| head`: whoever reads has had enough
+                forget_stdout()
+                raise typer.Exit(ExitCode.OK) from error
 
         wrapper.__name__ = function.__name__
         wrapper.__doc__ = function.__doc__

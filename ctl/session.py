@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctl import output
 from ctl.endpoint import Endpoint, resolve
+from ctl.errors import CommandError, ExitCode
 from ctl.output import Format
 from ctl.render import records
 from ctl.render.table import Style
@@ -46,8 +47,15 @@ class Session:
 
     def print(self, text: str) -> None:
         """Data, to stdout."""
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            output.forget_stdout()  # or the interpreter would try to write it once more
+            why = error.strerror or str(error)
+            raise CommandError(ExitCode.FAILED, "cannot write the output", why) from error
 
     def show(self, data: Mapping[str, Any], text: Callable[[Style], str]) -> None:
         """One answer, in the format that was asked for."""

@@ -1,0 +1,154 @@
+"""Answers as a coordinator gives them."""
+
+from typing import Any
+
+NODE: dict[str, Any] = {
+    "name": "studio",
+    "role": "coordinator+stage",
+    "state": "ready",
+    "reason": None,
+    "pid": 100,
+    "stage_pid": 101,
+    "host": "studio.local",
+    "version": "0.1.0",
+    "mlx": "0.32.4",
+    "mlx_lm": "0.32.2",
+    "python": "3.11.7",
+    "system": "Darwin",
+    "device": "gpu",
+    "blas": "accelerate",
+    "compiled": True,
+    "address": "tcp://127.0.0.1:5601",
+    "stage": 0,
+    "layers": "0-35",
+    "weights_bytes": 10_100_000_000,
+    "kv_bytes": 1_200_000_000,
+    "sequences": 2,
+    "memory_bytes": 96_000_000_000,
+    "memory_free_bytes": 61_000_000_000,
+    "resident_bytes": 11_000_000_000,
+    "bytes_loaded": 10_100_000_000,
+    "bytes_total": 10_100_000_000,
+    "frames": 1234,
+    "dropped": 0,
+    "restarts": 0,
+    "last_seen": 0.1,
+    "uptime": 266_400.0,
+}
+MINI = {
+    **NODE,
+    "name": "mini",
+    "role": "stage",
+    "stage": 1,
+    "layers": "36-63",
+    "weights_bytes": 8_400_000_000,
+    "kv_bytes": 900_000_000,
+    "memory_bytes": 32_000_000_000,
+    "memory_free_bytes": 22_000_000_000,
+    "pid": 200,
+    "stage_pid": 201,
+}
+SPARE = {**NODE, "name": "air", "role": "spare", "state": "idle", "stage": None, "layers": None}
+HOPS: list[dict[str, Any]] = [
+    {
+        "from": "studio",
+        "to": "mini",
+        "path": "zmq",
+        "p50": 0.000041,
+        "p99": 0.0002,
+        "state": "up",
+        "why": None,
+    },
+    {
+        "from": "mini",
+        "to": "coordinator",
+        "path": "zmq (plain)",
+        "p50": 0.00031,
+        "p99": 0.001,
+        "state": "up",
+        "why": None,
+    },
+]
+STATUS: dict[str, Any] = {
+    "cluster": "home",
+    "version": "0.1.0",
+    "protocol": 1,
+    "term": 3,
+    "epoch": 7,
+    "uptime": 266_400.0,
+    "state": "ready",
+    "reason": None,
+    "model": {"name": "Qwen3-32B-4bit", "layers": 64, "context_length": 32768},
+    "active": 2,
+    "queued": 0,
+    "in_flight": 2,
+    "tokens_per_second": 31.4,
+    "reissues": 0,
+    "nodes": [MINI, NODE],
+    "hops": HOPS,
+    "warnings": [],
+}
+PIPELINE: dict[str, Any] = {
+    "epoch": 7,
+    "in_flight": 2,
+    "window": 3,
+    "stages": [
+        {
+            "stage": 0,
+            "node": "studio",
+            "layers": "0-35",
+            "queue": {"p50": 0.00002, "p99": 0.0009},
+            "compute": {"p50": 0.0121, "p99": 0.0302},
+            "encode": {"p50": 0.000004, "p99": 0.00001},
+            "busy": 0.87,
+            "bubble": 0.13,
+            "frames": 1234,
+        },
+        {
+            "stage": 1,
+            "node": "mini",
+            "layers": "36-63",
+            "queue": {"p50": None, "p99": None},
+            "compute": {"p50": 0.0098, "p99": 0.02},
+            "encode": {"p50": 0.000003, "p99": 0.00001},
+            "busy": None,
+            "bubble": None,
+            "frames": 1233,
+        },
+    ],
+    "hops": HOPS,
+}
+KV = [
+    {"sequence": "ab" * 16, "stage": 0, "node": "studio", "tokens": 1024, "bytes": 4_194_304},
+    {"sequence": "ab" * 16, "stage": 1, "node": "mini", "tokens": 1023, "bytes": 4_190_208},
+]
+KV = [{**row, "kind": "kv"} for row in KV]
+PS = [
+    {
+        "sequence": "ab" * 16,
+        "state": "decode",
+        "prompt_tokens": 1000,
+        "cached_tokens": 512,
+        "output_tokens": 24,
+        "attempt": 1,
+        "reissues": 0,
+        "age": 3.5,
+        "tokens_per_second": 15.25,
+    }
+]
+MODELS = [
+    {
+        "name": "embedded",
+        "folder": "/models/embedded",
+        "architecture": "llama",
+        "layers": 8,
+        "bytes": 12_600_000,
+        "quantization": None,
+        "loaded": True,
+        "error": None,
+    }
+]
+EVENTS = [
+    {"time": 1_700_000_000.0, "kind": "joined", "node": "mini", "text": "with 32 GB"},
+    {"time": 1_700_000_001.0, "kind": "loaded", "node": None, "text": "embedded over 2 nodes"},
+]
