@@ -82,6 +82,8 @@ def bind(socket: zmq.Socket[Any], address: Address) -> str:
         socket.bind(text)
     except zmq.ZMQError as e:
         raise _bind_error(address, e) from e
+    if address.scheme == "ipc":
+        os.chmod(address.name, 0o600)  # there are no keys: only this user may connect
     return str(socket.getsockopt_string(zmq.LAST_ENDPOINT))
 
 

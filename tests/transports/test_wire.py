@@ -125,6 +125,16 @@ def test_another_version_names_both() -> None:
     assert (caught.value.theirs, caught.value.ours) == (7, 1)
 
 
+def test_element_sizes() -> None:
+    assert {d.name: d.itemsize for d in DType} == {
+        "FLOAT32": 4,
+        "FLOAT16": 2,
+        "BFLOAT16": 2,
+        "INT32": 4,
+        "UINT8": 1,
+    }
+
+
 def test_parts_must_be_as_many_as_announced() -> None:
     parts = as_bytes(full_frame())
     assert refused(parts[:-1]) == refused([*parts, b""]) == "parts"

@@ -213,3 +213,10 @@ def test_a_dead_ipc_path_is_taken_over_and_a_file_is_not(tmp_path: Path) -> None
         with pytest.raises(AddressError, match="no socket stands there"):
             open_receiver(f"ipc://{precious}", LIMITS, context=context)
         assert precious.read_text() == "mine"
+
+
+def test_an_ipc_path_belongs_to_its_user(tmp_path: Path) -> None:
+    with zmq.Context() as context:
+        receiver = open_receiver(f"ipc://{tmp_path}/link", LIMITS, context=context)
+        assert (tmp_path / "link").stat().st_mode & 0o777 == 0o600
+        receiver.close()
