@@ -131,6 +131,7 @@ REFUSED = [
     ("node:\n  data_address: tcp://studio.local:1\n", 2, "IP address"),
     ("node:\n  data_address: tcp://127.0.0.1:70000\n", 2, "65535"),
     ("node:\n  data_address: tcp://10.0.0.2:0\n", 2, "add it, for example '10.0.0.0/24'"),
+    ("node:\n  data_address: tcp://8.8.8.8:0\n", 2, "use an address in a private network"),
     ("coordinator:\n  address: tcp://127.0.0.1:0\n", 2, "every node must know"),
     ("coordinator:\n  address: tcp://[fd00::2]:5570\n", 2, "'fd00::/64'"),
     ("coordinator:\n  run: maybe\n", 2, "true or false"),
@@ -193,6 +194,12 @@ def test_a_node_others_cannot_reach_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"node\.data_address is loopback, but coordinator") as e:
         load(write(tmp_path, text))
     assert e.value.where == str(tmp_path / "c.yaml")
+
+
+def test_an_address_of_one_link(tmp_path: Path) -> None:
+    """Thunderbolt gives link-local IPv6 addresses, which need their interface."""
+    text = "node: {data_address: 'tcp://[fe80::1%en5]:0'}\nsecurity: {plain_networks: [fe80::/64]}"
+    assert load(write(tmp_path, text)).node.data_address == "tcp://[fe80::1%en5]:0"
 
 
 def test_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,14 +143,18 @@ def _network(value: Value) -> Network:
     if text != str(network):
         why = "a network is written with its bits, and its host part is zero"
         raise value.error(f"has '{text}'", why, f"did you mean '{network}'?")
-    if not any(p.version == network.version and _inside(network, p) for p in _PRIVATE):
+    if not is_private(network):
         why = "plain ZeroMQ is neither encrypted nor authenticated, so not for public networks"
         raise value.error(f"has '{text}'", why, "name the private network between the nodes")
     return network
 
 
-def _inside(network: Network, outer: Network) -> bool:
-    return outer.prefixlen <= network.prefixlen and network.network_address in outer
+def is_private(network: Network) -> bool:
+    """Whether plain ZeroMQ may be allowed there at all."""
+    return any(
+        outer.prefixlen <= network.prefixlen and network.network_address in outer
+        for outer in _PRIVATE
+    )
 
 
 def counts(value: Value) -> tuple[int, ...]:

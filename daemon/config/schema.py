@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from daemon.config.errors import ConfigError
-from daemon.config.parse import model_folders, split_address
+from daemon.config.parse import is_private, model_folders, split_address
 from daemon.config.sections import (
     CoordinatorConfig,
     LogConfig,
@@ -91,14 +91,18 @@ class Config:
         for path in ("node.data_address", "coordinator.address"):
             host = split_address(self.get(path)).host
             ip = ipaddress.ip_address(host)
-            if not ip.is_loopback and not any(ip in network for network in networks):
-                raise self._error(
-                    path,
-                    f"is on {host}, which is neither loopback nor in security.plain_networks",
-                    "plain ZeroMQ is neither encrypted nor authenticated",
-                    f"if only your nodes are on that network, add it, for example "
-                    f"'{ipaddress.ip_network(ip).supernet(new_prefix=_cable(ip))}'",
-                )
+            if ip.is_loopback or any(ip in network for network in networks):
+                continue
+            cable = ipaddress.ip_network(ip).supernet(new_prefix=24 if ip.version == 4 else 64)
+            todo = f"if only your nodes are on that network, add it, for example '{cable}'"
+            if not is_private(cable):
+                todo = "use an address in a private network"
+            raise self._error(
+                path,
+                f"is on {host}, which is neither loopback nor in security.plain_networks",
+                "plain ZeroMQ is neither encrypted nor authenticated",
+                todo,
+            )
         if not _loopback(self.coordinator.address) and _loopback(self.node.data_address):
             raise self._error(
                 "node.data_address",
@@ -131,10 +135,6 @@ class Config:
 
 def _loopback(address: str) -> bool:
     return ipaddress.ip_address(split_address(address).host).is_loopback
-
-
-def _cable(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> int:
-    return 24 if ip.version == 4 else 64
 
 
 def _plain(value: Any) -> Any:
