@@ -1,7 +1,5 @@
-"""What a pass costs on each stage, learnt from the traces that frames bring back.
-
-A stage's pass over n tokens is predicted as decode + (n - 1) * per_token: passes of one token teach
-the first, longer ones the second. Both start from what the stage measured when it warmed up.
+"""What a pass costs on each stage, learnt from the traces that frames bring back, and what follows
+from it: how much to have in flight, and how long a prefill chunk may be.
 """
 
 from __future__ import annotations
@@ -9,26 +7,31 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from daemon.scheduler.curve import WEIGHT, CostCurve
 from daemon.scheduler.pipeline import StageCost
 from transports.frame import StageTrace
 
-WEIGHT = 0.125  # of a new observation
 MIN_CHUNK = 16
 CHUNK_SHARE = 1.5  # a chunk beside running streams costs this many mean decode passes at most
 
 
 class CostModel:
-    """`chunk_tokens` bounds every prefill chunk."""
+    """Starts from what the stages measured when they warmed up. `chunk_tokens` bounds every prefill
+    chunk.
+    """
 
     def __init__(self, stages: Sequence[StageCost], chunk_tokens: int) -> None:
-        self._decode = [max(s.decode_seconds, 0.0) for s in stages]
-        self._per_token = [max(s.prefill_token_seconds, 0.0) for s in stages]
-        self._between = 0.0  # links, and encoding: what a frame spends beside queues and passes
         self._chunks = _candidates(chunk_tokens)
+        sizes = (1, *self._chunks)
+        self._curves = [
+            CostCurve(sizes, max(s.decode_seconds, 0.0), max(s.prefill_token_seconds, 0.0))
+            for s in stages
+        ]
+        self._between = 0.0  # links, and encoding: what a frame spends beside queues and passes
 
     @property
     def stages(self) -> int:
-        return len(self._decode)
+        return len(self._curves)
 
     def observe(self, tokens: int, traces: Sequence[StageTrace], sent: float, now: float) -> None:
         """A frame whose spans have `tokens` in all came back complete."""
@@ -36,7 +39,7 @@ class CostModel:
             return
         between, before = 0.0, sent
         for trace in traces:
-            self._learn(trace.stage, tokens, max(0.0, trace.computed - trace.started))
+            self._curves[trace.stage].learn(tokens, max(0.0, trace.computed - trace.started))
             between += max(0.0, trace.received - before) + max(0.0, trace.sent - trace.computed)
             before = trace.sent
         between += max(0.0, now - before)
@@ -44,9 +47,7 @@ class CostModel:
 
     def stage_seconds(self, stage: int, tokens: int) -> float:
         """Predicted time of one pass over `tokens` on one stage."""
-        if not tokens:
-            return 0.0
-        return self._decode[stage] + (tokens - 1) * self._per_token[stage]
+        return self._curves[stage].seconds(tokens) if tokens else 0.0
 
     def slowest_seconds(self, tokens: int) -> float:
         return max(self.stage_seconds(i, tokens) for i in range(self.stages))
@@ -70,35 +71,30 @@ class CostModel:
         running streams, no more than they are to wait.
         """
         best, least = self._chunks[0], math.inf
-        wait = CHUNK_SHARE * sum(self._decode) / self.stages
+        wait = CHUNK_SHARE * sum(c.seconds(1) for c in self._curves) / self.stages
         for size in self._chunks:
-            one_pass = self.slowest_seconds(size)
+            one_pass = self.slowest_seconds(min(size, remaining))
             if decoding and size > self._chunks[0] and one_pass > wait:
                 break
             total = one_pass * (math.ceil(remaining / size) + self.stages - 1)
             if decoding or total < least:
                 best, least = size, total
+            if size >= remaining:
+                break
         return min(best, remaining)
 
     def as_dict(self) -> dict[str, object]:
-        """For `pipeline`: the present predictions, in seconds."""
+        """For `pipeline`: predicted seconds by number of tokens, and between the stages."""
         return {
-            "decode_seconds": list(self._decode),
-            "prefill_token_seconds": list(self._per_token),
+            "stages": [curve.as_dict() for curve in self._curves],
             "between_seconds": self._between,
         }
 
     def check_integrity(self) -> None:
-        assert len(self._decode) == len(self._per_token), "cost: stages"
-        values = [*self._decode, *self._per_token, self._between]
-        assert all(math.isfinite(v) and v >= 0.0 for v in values), "cost: not a time"
-
-    def _learn(self, stage: int, tokens: int, seconds: float) -> None:
-        if tokens == 1:
-            self._decode[stage] += WEIGHT * (seconds - self._decode[stage])
-        else:
-            each = max(0.0, seconds - self._decode[stage]) / (tokens - 1)
-            self._per_token[stage] += WEIGHT * (each - self._per_token[stage])
+        assert math.isfinite(self._between), "cost: not a time"
+        assert self._between >= 0.0, "cost: negative"
+        for curve in self._curves:
+            curve.check_integrity()
 
 
 def _candidates(most: int) -> tuple[int, ...]:

@@ -72,7 +72,7 @@ class World:
 
     def run(self) -> None:
         events = 0
-        while self._events and not (self._over() and self.now > TROUBLE_SECONDS):
+        while self._events and not (self.now > TROUBLE_SECONDS and self._over()):
             self.now, _, event = heapq.heappop(self._events)
             assert self.now < PATIENCE_SECONDS, f"never ends: {self.scheduler.status()}"
             event()

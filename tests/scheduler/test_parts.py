@@ -1,0 +1,167 @@
+"""The small parts: composition, outbox, traces."""
+
+from __future__ import annotations
+
+import pytest
+
+from daemon.scheduler.compose import Load, compose
+from daemon.scheduler.cost import CostModel
+from daemon.scheduler.outbox import MAX_COMMANDS, Outbox
+from daemon.scheduler.pipeline import Pipeline, StageCost
+from daemon.scheduler.ready import ReadyQueue
+from daemon.scheduler.sequence import Sequence
+from daemon.scheduler.trace import KEPT, PipelineStats
+from tests.scheduler.harness import A, B, C, request
+from transports.frame import Release, StageTrace
+
+COST = CostModel([StageCost(0.1, 0.01)] * 2, 16)
+
+
+def ready(decode: bytes | None, prefill: bytes | None) -> ReadyQueue:
+    queue = ReadyQueue()
+    for sequence, decodes in ((decode, True), (prefill, False)):
+        if sequence is None:
+            continue
+        made = Sequence(request(sequence, 40), 0.0)
+        made.begin_attempt(0)
+        if decodes:
+            made.issued = 40
+            made.accept((1,), 1000, 0.0)
+        queue.push(made)
+    queue.check_integrity()
+    return queue
+
+
+@pytest.mark.parametrize(
+    ("decode", "prefill", "load", "chosen"),
+    [
+        (None, None, Load(3, 0, 0, 0), []),
+        (A, None, Load(3, 0, 0, 1), [(A, 1)]),
+        (A, None, Load(3, 2, 2, 3), [(A, 1)]),
+        (A, None, Load(3, 3, 3, 4), []),  # no room
+        (A, B, Load(3, 0, 0, 1), [(A, 1)]),
+        (A, B, Load(3, 2, 2, 3), [(B, 16)]),  # the last place is for prefill
+        (A, B, Load(3, 2, 1, 3), [(A, 1)]),
+        (None, B, Load(3, 0, 0, 0), [(B, 16)]),
+        (None, B, Load(3, 2, 0, 0), [(B, 16)]),  # alone, it may have all of them
+        (None, B, Load(3, 2, 0, 1), []),  # one that decodes has its place kept
+        (None, B, Load(3, 1, 0, 9), []),  # many have all but one
+        (None, B, Load(3, 0, 0, 9), [(B, 16)]),
+        (None, B, Load(2, 1, 1, 1), [(B, 16)]),
+    ],
+)
+def test_compose(
+    decode: bytes | None, prefill: bytes | None, load: Load, chosen: list[tuple[bytes, int]]
+) -> None:
+    pieces = compose(ready(decode, prefill), load, COST)
+    assert [(p.sequence.id, p.length) for p in pieces] == chosen
+
+
+def test_ready_takes_turns_and_parks() -> None:
+    queue = ready(None, A)
+    first = queue.prefill
+    assert first is not None
+    queue.park(other := Sequence(request(B), 0.0), 2.0)
+    assert B in queue
+    assert queue.next_wake() == 2.0
+    queue.wake(1.9)
+    assert queue.next_wake() == 2.0
+    queue.wake(2.0)
+    assert queue.next_wake() is None
+    queue.discard(A)
+    queue.push(first)
+    assert queue.prefill is other
+    queue.clear()
+    assert A not in queue
+
+
+def test_commands_are_done_when_their_frame_came_back() -> None:
+    outbox = Outbox()
+    outbox.release(A)
+    outbox.release(B)
+    assert outbox.board(1) == (Release(A), Release(B))
+    outbox.release(A)  # it rides already
+    outbox.release(C)
+    assert outbox.board(2) == (Release(C),)
+    outbox.lost(1)
+    outbox.check_integrity()
+    assert (outbox.waiting, len(outbox)) == (2, 3)
+    outbox.done(1)  # too late: others must carry them
+    assert outbox.board(3) == (Release(A), Release(B))
+    outbox.done(2)
+    outbox.done(3)
+    assert len(outbox) == 0
+
+
+def test_a_new_layout_loses_what_rides() -> None:
+    outbox = Outbox()
+    outbox.release(A)
+    outbox.board(1)
+    outbox.lost_all()
+    assert outbox.waiting == 1
+
+
+def test_a_frame_carries_only_so_many_commands() -> None:
+    outbox = Outbox()
+    for number in range(MAX_COMMANDS + 1):
+        outbox.release(number.to_bytes(16, "big"))
+    assert len(outbox.board(1)) == MAX_COMMANDS
+    assert outbox.waiting == 1
+
+
+def test_where_the_time_went() -> None:
+    stats = PipelineStats(2)
+    for start in (10.0, 11.0):
+        stats.observe(
+            [
+                StageTrace(0, start + 0.1, start + 0.2, start + 0.5, start + 0.6),
+                StageTrace(1, start + 0.7, start + 0.7, start + 0.8, start + 0.8),
+            ],
+            start,
+            start + 0.9,
+        )
+    stats.check_integrity()
+    shown = stats.as_dict(12.0, window=2.0)
+    first, second = shown["stages"]
+    assert first["queue"]["p50"] == pytest.approx(0.1)
+    assert first["compute"] == {"count": 2, "p50": pytest.approx(0.3), "p99": pytest.approx(0.3)}
+    assert first["encode"]["p99"] == pytest.approx(0.1)
+    assert second["queue"]["p50"] == pytest.approx(0.0)
+    assert [round(h["link"]["p50"], 6) for h in shown["hops"]] == [0.1, 0.1, 0.1]
+    assert first["busy"] == pytest.approx(0.6 / 1.8)  # known since 10.2
+    assert first["bubble"] == pytest.approx(1 - 0.6 / 1.8)
+    assert stats.busy_share(0, 12.0, 1.0) == pytest.approx(0.3)
+    assert stats.busy_share(0, 20.0, 1.0) == 0.0
+
+
+def test_nothing_is_known_at_first_and_other_layouts_teach_nothing() -> None:
+    stats = PipelineStats(1)
+    stats.observe([StageTrace(1, 0, 0, 1, 1)], 0.0, 1.0)
+    stats.observe([StageTrace(0, 0, 0, 1, 1), StageTrace(1, 1, 1, 2, 2)], 0.0, 1.0)
+    shown = PipelineStats(1).as_dict(5.0)
+    assert shown["stages"][0]["busy"] is None
+    assert shown["stages"][0]["compute"] == {"count": 0, "p50": None, "p99": None}
+    assert PipelineStats(0).as_dict(5.0)["hops"] == []
+
+
+def test_samples_are_bounded() -> None:
+    stats = PipelineStats(1)
+    for i in range(KEPT + 10):
+        stats.observe([StageTrace(0, i, i, i + 0.5, i + 0.5)], i, i + 1)
+    stats.check_integrity()
+    assert stats.as_dict(KEPT + 10.0)["stages"][0]["compute"]["count"] == KEPT
+    assert stats.busy_share(0, KEPT + 10.0, 10_000.0) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("wrong", [{"stages": ()}, {"context_length": 1}, {"chunk_tokens": 0}])
+def test_layouts_that_cannot_be(wrong: dict[str, object]) -> None:
+    values: dict[str, object] = {
+        "term": 1,
+        "epoch": 1,
+        "stages": (StageCost(0.1, 0.01),),
+        "context_length": 10,
+        "chunk_tokens": 16,
+    }
+    Pipeline(**values)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"at least|or more"):
+        Pipeline(**{**values, **wrong})  # type: ignore[arg-type]
