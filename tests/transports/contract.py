@@ -301,6 +301,13 @@ def check_reborn_receiver(place: Place) -> None:
         assert take(receiver).microbatch == life
 
 
+def check_address_is_free_after_close(place: Place) -> None:
+    receiver = place.receiver()
+    for _ in range(30):
+        receiver.close()
+        receiver = place.receiver(receiver.address)
+
+
 def check_address_taken(place: Place) -> None:
     receiver = place.receiver()
     raised(AddressError, lambda: place.receiver(receiver.address))
