@@ -13,6 +13,7 @@ import socket
 import statistics
 import sys
 import time
+import timeit
 from collections.abc import Callable
 from functools import partial
 from multiprocessing.connection import Connection
@@ -24,6 +25,7 @@ from transports.factory import open_receiver, open_sender
 from transports.frame import DType, Frame, FrameKind, Span, StageTrace, Tensor
 from transports.limits import FrameLimits
 from transports.options import LinkOptions
+from transports.wire import decode, encode
 
 SIZES = {"4KB": 4 << 10, "8KB": 8 << 10, "40KB": 40 << 10, "1MB": 1 << 20}
 BULK = 16 << 20
@@ -34,7 +36,8 @@ _BULK_FRAMES = 6
 
 
 def measure(rounds: int) -> dict[str, float]:
-    """Round trips in microseconds (p50) and one-way MB/s, ours and TCP's, and the ratios.
+    """Round trips in microseconds (p50) and one-way MB/s, ours and TCP's, and the ratios;
+    the codec alone, encode + decode.
 
     Ratios are ours / TCP: for round trips 1.0 is as fast as TCP and 2.0 twice as slow; for MB/s
     above 1 is faster.
@@ -51,7 +54,7 @@ def measure(rounds: int) -> dict[str, float]:
 
 
 def _measure(rounds: int, link: _Link, tcp: _Tcp) -> dict[str, float]:
-    results: dict[str, float] = {}
+    results = {f"codec_{n}_spans_us": _codec(n) for n in (1, 64)}
     for name, size in SIZES.items():
         times = 60 if size >= 1 << 20 else 300
         frame = _frame(size)
@@ -78,18 +81,28 @@ def _summary(name: str, unit: str, both: list[tuple[float, float]]) -> dict[str,
     }
 
 
-def _frame(size: int) -> Frame:
-    """A decode frame of one sequence, past its first stage, with a hidden state of that size."""
+def _frame(size: int, spans: int = 1) -> Frame:
+    """A decode frame, past its first stage, with hidden states of that size in all."""
     return Frame(
         FrameKind.WORK,
         term=1,
         epoch=1,
         microbatch=1,
-        spans=(Span(b"s" * 16, 1, 100, 1, 12345, 1),),
-        tokens=(17,),
+        spans=(Span(b"s" * 16, 1, 100, 1, 12345, 1),) * spans,
+        tokens=(17,) * spans,
         traces=(StageTrace(0, 1.0, 1.001, 1.01, 1.011),),
-        tensors=(Tensor(DType.BFLOAT16, (1, size // 2), bytearray(size)),),
+        tensors=(Tensor(DType.BFLOAT16, (spans, size // spans // 2), bytearray(size)),),
     )
+
+
+def _codec(spans: int) -> float:
+    """Microseconds to encode and decode a decode frame of so many sequences; the best of five."""
+    frame = _frame(8192 * spans, spans)
+
+    def both() -> None:
+        decode(encode(frame, LIMITS), LIMITS)
+
+    return min(timeit.repeat(both, number=500, repeat=5)) / 500 * 1e6
 
 
 class _Link:
