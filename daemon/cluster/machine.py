@@ -345,15 +345,16 @@ class Cluster:
         """End the stage that has sat on this frame; none: the frame was lost, the scheduler issues
         it again.
         """
-        for slot in self.slots:
-            member = self.members[slot.node]
-            beat = member.beat
-            if beat and beat.microbatch == event.microbatch and member.stage:
-                if beat.busy_seconds < self.rules.hung_after:
-                    return []
-                why = f"no progress for {beat.busy_seconds:.1f} s on one frame"
-                return self._end_stage(member, why)
-        return []
+        holders = [
+            (member.beat.busy_seconds, member)
+            for member in (self.members[slot.node] for slot in self.slots)
+            if member.stage and member.beat and member.beat.microbatch == event.microbatch
+        ]
+        # A heartbeat may be as old as its interval: of two that name the frame, the longer one has it.
+        busy, member = max(holders, key=lambda holder: holder[0], default=(0.0, None))
+        if member is None or busy < self.rules.hung_after:
+            return []
+        return self._end_stage(member, f"no progress for {busy:.1f} s on one frame")
 
     def _tick(self, now: float) -> list[Action]:
         actions: list[Action] = []

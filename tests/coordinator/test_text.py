@@ -1,0 +1,103 @@
+"""From tokens to text: stop strings, arguments, terms, queries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon import messages as msg
+from daemon.coordinator.answer import Answer
+from daemon.coordinator.arguments import BadArguments, Generate
+from daemon.coordinator.queries import ANSWER_SECONDS, Queries
+from daemon.coordinator.stop import StopMatcher
+from daemon.coordinator.term import next_term
+
+
+def feed(stops: list[str], pieces: list[str]) -> tuple[str, bool]:
+    matcher = StopMatcher(stops)
+    shown = ""
+    for piece in pieces:
+        text, stopped = matcher.push(piece)
+        shown += text
+        if stopped:
+            return shown, True
+    return shown + matcher.flush(), False
+
+
+@pytest.mark.parametrize(
+    ("stops", "pieces", "shown", "stopped"),
+    [
+        ([], ["a", "b"], "ab", False),
+        (["END"], ["one E", "N", "D two"], "one ", True),
+        (["END"], ["one E", "N", "d"], "one ENd", False),
+        (["aab"], ["aa", "ab", "c"], "a", True),
+        (["xyz", "b"], ["abc"], "a", True),
+        (["\n\n"], ["x\n", "y\n", "\n"], "x\ny", True),
+        (["é"], ["caf", "é!"], "caf", True),
+    ],
+)
+def test_stop_strings_may_span_pieces(
+    stops: list[str], pieces: list[str], shown: str, stopped: bool
+) -> None:
+    assert feed(stops, pieces) == (shown, stopped)
+
+
+def test_nothing_that_may_become_a_stop_string_is_shown() -> None:
+    matcher = StopMatcher(["<end>"])
+    assert matcher.push("text <e") == ("text ", False)
+    assert matcher.push("n") == ("", False)
+    assert matcher.push("x") == ("<enx", False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ({}, "either"),
+        ({"prompt": "a", "messages": []}, "either"),
+        ({"prompt": 3}, "prompt is int"),
+        ({"prompt": "a", "max_tokens": 0}, "max_tokens"),
+        ({"prompt": "a", "max_tokens": True}, "max_tokens"),
+        ({"prompt": "a", "stop": [""]}, "stop"),
+        ({"prompt": "a", "sampling": {"temperature": -1}}, "temperature"),
+        ({"prompt": "a", "sampling": {"heat": 1}}, "heat"),
+        ({"prompt": "a", "sampling": {"logit_bias": [[1]]}}, "logit_bias"),
+        ({"prompt": "a", "more": 1}, "more"),
+        ({"messages": [{"role": "user"}]}, "message"),
+    ],
+)
+def test_arguments_that_cannot_be_used_are_named(arguments: dict[str, Any], word: str) -> None:
+    with pytest.raises(BadArguments, match=word):
+        Generate.parse(arguments)
+
+
+def test_terms_grow_and_survive_damage(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "term"
+    assert [next_term(path), next_term(path)] == [1, 2]
+    assert next_term(path, at_least=9) == 9
+    path.write_text("not a number")
+    assert next_term(path, at_least=12) == 12
+
+
+def test_a_query_ends_when_all_have_answered_or_time_is_up() -> None:
+    sent: list[msg.Message] = []
+
+    def say(client: bytes, message: msg.Message) -> bool:
+        sent.append(message)
+        return True
+
+    queries = Queries()
+
+    def ended(reports: list[Any], silent: list[str]) -> dict[str, Any]:
+        return {"nodes": [r.node for r in reports], "silent": silent}
+
+    number = queries.ask(Answer(say, b"c", 5), {"a", "b"}, 0.0, ended)
+    queries.report(msg.LogsReport(number, "a", []))
+    queries.report(msg.LogsReport(number, "a", []))
+    queries.report(msg.LogsReport(number + 1, "b", []))
+    assert not sent
+    queries.tick(ANSWER_SECONDS)
+    assert sent == [msg.Reply(5, {"nodes": ["a"], "silent": ["b"]})]
+    queries.report(msg.LogsReport(number, "b", []))
+    assert len(sent) == 1

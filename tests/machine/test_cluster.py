@@ -1,0 +1,263 @@
+"""The cluster's state machine: members, layouts, epochs, losses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from daemon import messages as msg
+from daemon.cluster import events as cl
+from daemon.cluster.machine import Cluster, Rules
+from daemon.cluster.split import SplitError, even_split, ranges_of
+
+MODEL = cl.ModelSpec("toy", "/models/toy", "d1", 8)
+RULES = Rules("home", "a", 512)
+
+
+def node(name: str, incarnation: str = "n1") -> msg.NodeHello:
+    return msg.NodeHello(1, "0", name, incarnation, 10, name, "Linux", "3.12", 2, 1 << 30)
+
+
+def stage(name: str, incarnation: str = "s1", pid: int = 20) -> msg.StageHello:
+    return msg.StageHello(1, "0", name, incarnation, pid, "0", "0", "cpu", "blas", 0)
+
+
+def loaded(name: str, load: msg.Load, incarnation: str = "s1") -> msg.Loaded:
+    held = (load.digest, load.start, load.end, f"tcp://{name}:1")
+    return msg.Loaded(name, incarnation, *held, 100, 9, 0.1, 0.01, 0.001, True)
+
+
+def beat(name: str, incarnation: str = "s1", **changes: Any) -> msg.Heartbeat:
+    fields: dict[str, Any] = {
+        "clock": 0.0, "frames_received": 0, "frames_started": 0, "frames_finished": 0,
+        "microbatch": 0, "busy_seconds": 0.0, "loading": False, "bytes_loaded": 0,
+        "bytes_total": 0, "sequences": 0, "kv_bytes": 0, "resident_bytes": 0, "dropped": {},
+    }  # fmt: skip
+    return msg.Heartbeat(name, incarnation, **(fields | changes))
+
+
+class World:
+    """A cluster whose stages answer at once, unless told not to."""
+
+    def __init__(self, *names: str) -> None:
+        self.cluster = Cluster(RULES, term=1)
+        self.now = 0.0
+        self.seen: list[cl.Action] = []
+        self.silent: set[str] = set()
+        self.incarnations = dict.fromkeys(names, "s1")
+        for name in names:
+            self.step(node(name))
+            self.step(stage(name))
+
+    def step(self, event: cl.Event) -> list[cl.Action]:
+        actions = self.cluster.step(event, self.now)
+        self.cluster.check_integrity()
+        self.seen += actions
+        for action in actions:
+            if isinstance(action, cl.ToStage) and action.node not in self.silent:
+                self.answer(action.node, action.message)
+        return actions
+
+    def answer(self, name: str, message: msg.Message) -> None:
+        incarnation = self.incarnations[name]
+        if isinstance(message, msg.Load):
+            self.step(loaded(name, message, incarnation))
+        elif isinstance(message, msg.Assign):
+            self.step(msg.Assigned(name, incarnation, message.epoch))
+
+    def want(self, split: tuple[int, ...] = (), nodes: tuple[str, ...] = ()) -> None:
+        self.step(cl.ModelWanted(MODEL, "tcp://a:9", nodes, split))
+
+    def take(self, kind: type[Any]) -> list[Any]:
+        """Actions of this kind since the last take."""
+        found = [a for a in self.seen if isinstance(a, kind)]
+        self.seen = [a for a in self.seen if not isinstance(a, kind)]
+        return found
+
+    def messages(self, kind: type[Any]) -> Iterator[tuple[str, Any]]:
+        return (
+            (a.node, a.message)
+            for a in self.seen
+            if isinstance(a, (cl.ToStage, cl.ToNode)) and isinstance(a.message, kind)
+        )
+
+
+def notes(actions: Iterable[cl.Action]) -> list[str]:
+    return [a.kind for a in actions if isinstance(a, cl.Note)]
+
+
+def test_a_wanted_model_is_loaded_assigned_and_up() -> None:
+    world = World("a", "b")
+    world.want(split=(5, 3))
+    loads = dict(world.messages(msg.Load))
+    assert (loads["a"].start, loads["a"].end) == (0, 5)
+    assert (loads["b"].start, loads["b"].end) == (5, 8)
+    assigns = dict(world.messages(msg.Assign))
+    assert assigns["a"].next_address == "tcp://b:1"
+    assert assigns["b"].next_address == "tcp://a:9"
+    (up,) = world.take(cl.PipelineUp)
+    assert (up.epoch, up.first_address) == (1, "tcp://a:1")
+    assert world.take(cl.LoadEnded) == [cl.LoadEnded(None)]
+    assert world.cluster.state == "ready"
+
+
+def test_the_pipeline_is_not_up_before_every_stage_has_its_place() -> None:
+    world = World("a", "b")
+    world.silent.add("b")
+    world.want()
+    assert not world.take(cl.PipelineUp)
+    load = dict(world.messages(msg.Load))["b"]
+    world.silent.clear()
+    world.answer("b", load)
+    assert len(world.take(cl.PipelineUp)) == 1
+
+
+def test_it_waits_for_the_nodes_that_a_split_needs() -> None:
+    world = World("a")
+    world.want(split=(4, 4))
+    assert not list(world.messages(msg.Load))
+    assert "1 nodes have joined" in world.cluster.why_down
+    world.incarnations["b"] = "s1"
+    world.step(node("b"))
+    world.step(stage("b"))
+    assert len(world.take(cl.PipelineUp)) == 1
+
+
+@pytest.mark.parametrize("split", [(5, 2), (5, 4), (8, 0), (9, -1)])
+def test_a_split_that_does_not_fit_is_refused_and_nothing_is_loaded(split: tuple[int, ...]) -> None:
+    world = World("a", "b")
+    world.want(split=split)
+    (ended,) = world.take(cl.LoadEnded)
+    assert ended.failure.code == 2
+    assert not list(world.messages(msg.Load))
+    assert world.cluster.state == "idle"
+
+
+def test_a_stage_that_was_replaced_is_loaded_again_in_a_new_epoch() -> None:
+    world = World("a", "b")
+    world.want()
+    world.take(cl.PipelineUp)
+    world.step(msg.ChildExited("b", "stage", 20, "signal", "signal SIGKILL", 1, 0.1))
+    (down,) = world.take(cl.PipelineDown)
+    assert "SIGKILL" in down.why
+    assert world.cluster.state == "degraded"
+    world.seen.clear()
+    world.incarnations["b"] = "s2"
+    world.step(stage("b", "s2", pid=21))
+    assert [name for name, _ in world.messages(msg.Load)] == ["b"], "a kept its weights"
+    (up,) = world.take(cl.PipelineUp)
+    assert up.epoch == 2
+    assert up.kept == {"a": "s1", "b": "s2"}
+
+
+def test_what_a_replaced_process_still_says_is_ignored() -> None:
+    world = World("a", "b")
+    world.want()
+    world.incarnations["b"] = "s2"
+    world.step(stage("b", "s2", pid=21))
+    before = world.cluster.epoch
+    assert world.step(msg.LinkFailed("b", "s1", before, 1, "gone")) == []
+    assert world.step(replace(beat("b"), microbatch=3)) == []
+
+
+def test_a_silent_stage_is_ended_once() -> None:
+    world = World("a", "b")
+    world.want()
+    world.now = RULES.dead_after - 0.1
+    for name in ("a", "b"):
+        world.step(msg.NodeHeartbeat(name, "n1", 1))
+    world.step(beat("a"))
+    world.step(cl.Tick())
+    assert not list(world.messages(msg.KillStage))
+    assert world.cluster.members["b"].suspect
+    world.now = RULES.dead_after + 0.1
+    world.step(cl.Tick())
+    world.step(cl.Tick())
+    assert [(n, m.pid) for n, m in world.messages(msg.KillStage)] == [("b", 20)]
+
+
+def test_a_stage_that_sits_on_an_overdue_frame_is_ended_and_a_lost_frame_ends_nobody() -> None:
+    world = World("a", "b")
+    world.want()
+    world.step(beat("a", microbatch=7, busy_seconds=0.1))
+    world.step(cl.FrameOverdue(7))
+    world.step(cl.FrameOverdue(8))
+    assert not list(world.messages(msg.KillStage)), "it has only just begun, or nobody has it"
+    world.step(beat("b", microbatch=7, busy_seconds=RULES.hung_after + 1))
+    world.step(cl.FrameOverdue(7))
+    assert [n for n, _ in world.messages(msg.KillStage)] == ["b"]
+
+
+def test_a_failed_load_ends_the_request_and_unloads_the_others() -> None:
+    world = World("a", "b")
+    world.silent.add("b")
+    world.want()
+    world.step(msg.LoadFailed("b", "s1", "model.safetensors", "it is truncated", "copy it again"))
+    (ended,) = world.take(cl.LoadEnded)
+    assert "truncated" in ended.failure.why
+    assert "a" in dict(world.messages(msg.Unload))
+    assert world.cluster.state == "idle"
+
+
+def test_a_load_that_fails_later_is_tried_again_but_not_at_once() -> None:
+    world = World("a", "b")
+    world.want()
+    world.silent.add("b")
+    world.incarnations["b"] = "s2"
+    world.step(stage("b", "s2", pid=21))
+    world.seen.clear()
+    world.step(msg.LoadFailed("b", "s2", "x", "disk error", "look"))
+    for now in (1.0, RULES.load_again_after - 1):
+        world.now = now
+        for name in ("a", "b"):
+            world.step(beat(name, world.incarnations[name]))
+        world.step(cl.Tick())
+    assert not list(world.messages(msg.Load))
+    world.now = RULES.load_again_after + 0.1
+    world.step(beat("a"))
+    world.step(beat("b", "s2"))
+    world.step(cl.Tick())
+    assert [n for n, _ in world.messages(msg.Load)] == ["b"]
+
+
+def test_a_raised_term_assigns_everything_anew() -> None:
+    world = World("a", "b")
+    world.want()
+    world.take(cl.PipelineUp)
+    world.seen.clear()
+    for action in world.cluster.new_term(5):
+        world.seen.append(action)
+        if isinstance(action, cl.ToStage):
+            world.answer(action.node, action.message)
+    assert {m.term for _, m in world.messages(msg.Assign)} == {5}
+    (up,) = world.take(cl.PipelineUp)
+    assert (up.term, up.epoch) == (5, 2)
+
+
+def test_a_node_that_says_goodbye_is_draining_not_down() -> None:
+    world = World("a", "b")
+    world.want()
+    world.step(msg.Goodbye("b", "n1"))
+    assert world.cluster.members["b"].state == "draining"
+    assert world.cluster.up
+
+
+def test_unloading_forgets_the_layout() -> None:
+    world = World("a", "b")
+    world.want()
+    world.step(cl.ModelUnwanted())
+    assert world.cluster.state == "idle"
+    assert len(world.take(cl.PipelineDown)) == 1
+    assert {n for n, _ in world.messages(msg.Unload)} == {"a", "b"}
+
+
+def test_splits() -> None:
+    assert even_split(8, 3) == [3, 3, 2]
+    assert [(r.start, r.end) for r in ranges_of((5, 2, 1), 8)] == [(0, 5), (5, 7), (7, 8)]
+    with pytest.raises(SplitError, match="at least one layer"):
+        even_split(2, 3)
+    with pytest.raises(SplitError, match="has 7 layers, the model has 8"):
+        ranges_of((5, 2), 8)

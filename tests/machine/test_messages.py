@@ -1,0 +1,59 @@
+"""The control plane's messages on the wire."""
+
+from __future__ import annotations
+
+import random
+
+import msgpack
+import pytest
+
+from daemon import messages as msg
+
+SAMPLES: list[msg.Message] = [
+    msg.Welcome(3, "home"),
+    msg.Load(1, "m", "/m", "d", 0, 4),
+    msg.Revoke(1, b"\x01" * 16, 2),
+    msg.Request(1, 7, "generate", {"prompt": "é", "sampling": {"seed": 2**64 - 1}}),
+    msg.Chunk(7, {"tokens": [1, 2], "logprobs": None}),
+    msg.LogsReport(1, "a", ["one", "two"]),
+    msg.Heartbeat("a", "i", 1.5, 1, 2, 3, 4, 0.5, False, 0, 0, 1, 2, 3, {"stale": 1}),
+]
+
+
+@pytest.mark.parametrize("message", SAMPLES, ids=lambda m: type(m).__name__)
+def test_round_trip(message: msg.Message) -> None:
+    assert msg.decode(msg.encode(message)) == message
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"GET / HTTP/1.1\r\n\r\n",
+        msgpack.packb([1, 2]),
+        msgpack.packb({"type": "Welcome", "term": 1}),
+        msgpack.packb({"type": "Welcome", "term": "1", "cluster": "x"}),
+        msgpack.packb({"type": "Welcome", "term": True, "cluster": "x"}),
+        msgpack.packb({"type": "Welcome", "term": 1, "cluster": "x", "more": 1}),
+        msgpack.packb({"type": "Nothing"}),
+        msgpack.packb({"type": ["Welcome"]}),
+        msgpack.packb({"type": "LogsReport", "query": 1, "node": "a", "lines": [1]}),
+        msgpack.packb({"type": "Chunk", "request": 1, "data": {1: 2}}),
+        msgpack.packb({"type": "Chunk", "request": 1, "data": {"x": msgpack.ExtType(4, b"")}}),
+    ],
+)
+def test_what_is_no_message_is_refused(body: bytes) -> None:
+    with pytest.raises(msg.MessageError):
+        msg.decode(body)
+
+
+def test_damaged_bytes_raise_nothing_else() -> None:
+    rng = random.Random(1)
+    for _ in range(3000):
+        data = bytearray(msg.encode(rng.choice(SAMPLES)))
+        for _ in range(rng.randint(1, 4)):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        try:
+            msg.decode(bytes(data[: rng.randint(0, len(data))]))
+        except msg.MessageError:
+            continue
