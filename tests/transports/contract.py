@@ -301,6 +301,16 @@ def check_reborn_receiver(place: Place) -> None:
         assert take(receiver).microbatch == life
 
 
+def check_receiver_sees_senders_come_and_go(place: Place) -> None:
+    sender, receiver = place.pair()
+    eventually(lambda: receiver.state is LinkState.UP)
+    sender.close()
+    eventually(lambda: receiver.state is LinkState.DOWN)
+    place.sender(receiver.address)
+    eventually(lambda: receiver.state is LinkState.UP)
+    assert (receiver.stats.connects, receiver.stats.disconnects) == (2, 1)
+
+
 def check_address_is_free_after_close(place: Place) -> None:
     receiver = place.receiver()
     for _ in range(30):
