@@ -53,10 +53,16 @@ class Variant(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One row of logits to choose from: the token at position len(before)."""
+    """One row of logits to choose from: the token at `position`, after history[:position]."""
 
     params: SamplingParams
-    before: Sequence[int]
+    history: Sequence[int]
+    position: int
+
+    def penalised(self) -> Sequence[int]:
+        """The tokens that the penalties look at."""
+        window = self.params.penalty_window or self.position
+        return self.history[max(0, self.position - window) : self.position]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +97,7 @@ def options(choices: Sequence[Choice], vocabulary: int) -> Options:
     variant = max(Variant.of(c.params) for c in choices)
     if variant is Variant.GREEDY:
         return Options(variant, ())
-    keys = [sampling_key(c.params.seed, len(c.before)) for c in choices]
+    keys = [sampling_key(c.params.seed, c.position) for c in choices]
     arrays = [
         mx.array(np.array(keys, np.uint32)),
         _column([c.params.temperature for c in choices]),
@@ -124,8 +130,7 @@ def _adjusted(choices: Sequence[Choice], vocabulary: int) -> tuple[mx.array, mx.
         penalised = (
             params.repetition_penalty != 1.0 or params.presence_penalty or params.frequency_penalty
         )
-        window = choice.before[-params.penalty_window :] if penalised else ()
-        counts = Counter(window)
+        counts = Counter(choice.penalised() if penalised else ())
         changed = [t for t in {**counts, **params.logit_bias} if 0 <= t < vocabulary]
         rows.append([(t, params.logit_bias.get(t, 0.0), counts[t]) for t in changed])
     width = ADJUSTED
@@ -143,8 +148,10 @@ def _adjusted(choices: Sequence[Choice], vocabulary: int) -> tuple[mx.array, mx.
 
 
 def choose(variant: Variant, logits: mx.array, *arrays: mx.array) -> tuple[mx.array, ...]:
-    """Tokens [n] of logits [n, vocabulary]; with FULL also log-probabilities [n], top ids and top
-    values [n, 20].
+    """Tokens [n] of logits [n, vocabulary].
+
+    With FULL also log-probabilities [n], and ids [n, 20] and log-probabilities [n, 20] of the most
+    likely tokens.
     """
     if variant is Variant.GREEDY:
         return (mx.argmax(logits, axis=-1),)
@@ -152,15 +159,35 @@ def choose(variant: Variant, logits: mx.array, *arrays: mx.array) -> tuple[mx.ar
     keys, temperature, *rest = arrays
     if variant is Variant.NOISE:
         return (_draw(logits, logits, keys, temperature),)
-    top_p, log_min_p, top_k, repetition, presence, frequency, ids, bias, count = rest
+    logits, logprobs, order, kept = process(logits, *rest)
+    tokens = _draw(logits, mx.where(kept, logits, -mx.inf), keys, temperature)
+    chosen = mx.take_along_axis(logprobs, tokens[:, None], axis=-1)
+    top = order[:, ::-1][:, :MAX_TOP_LOGPROBS]
+    return tokens, chosen[:, 0], top, mx.take_along_axis(logprobs, top, axis=-1)
+
+
+def process(
+    logits: mx.array,
+    top_p: mx.array,
+    log_min_p: mx.array,
+    top_k: mx.array,
+    repetition: mx.array,
+    presence: mx.array,
+    frequency: mx.array,
+    ids: mx.array,
+    bias: mx.array,
+    count: mx.array,
+) -> tuple[mx.array, mx.array, mx.array, mx.array]:
+    """Logits after bias and penalties, their log-probabilities, the tokens in ascending order of
+    these, and which tokens the filters leave; each [n, vocabulary].
+    """
     logits = _adjust(logits, repetition, presence, frequency, ids, bias, count)
     logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
-    kept = mx.where(_kept(logprobs, top_p, log_min_p, top_k), logits, -mx.inf)
-    tokens = _draw(logits, kept, keys, temperature)
-    shown = min(MAX_TOP_LOGPROBS, logits.shape[-1])
-    top = mx.argsort(-logprobs, axis=-1)[:, :shown]
-    chosen = mx.take_along_axis(logprobs, tokens[:, None], axis=-1)
-    return tokens, chosen[:, 0], top, mx.take_along_axis(logprobs, top, axis=-1)
+    order = mx.argsort(logprobs, axis=-1)
+    ascending = mx.take_along_axis(logprobs, order, axis=-1)
+    threshold = _threshold(ascending, top_p, top_k)
+    kept = (logprobs >= threshold) & (logprobs >= ascending[:, -1:] + log_min_p)
+    return logits, logprobs, order, kept
 
 
 def _draw(logits: mx.array, kept: mx.array, keys: mx.array, temperature: mx.array) -> mx.array:
@@ -168,7 +195,8 @@ def _draw(logits: mx.array, kept: mx.array, keys: mx.array, temperature: mx.arra
     size = logits.shape[-1]
     noise = mx.stack([mx.random.gumbel((size,), key=keys[n]) for n in range(keys.shape[0])])
     greedy = temperature == 0.0
-    scores = kept / mx.where(greedy, 1.0, temperature) + noise
+    # Measured from the greatest, so that a tiny temperature cannot make infinities of them.
+    scores = (kept - kept.max(axis=-1, keepdims=True)) / mx.where(greedy, 1.0, temperature) + noise
     return mx.argmax(mx.where(greedy, logits, scores), axis=-1)
 
 
@@ -189,17 +217,12 @@ def _adjust(
     return mx.put_along_axis(logits, ids, some, axis=-1)
 
 
-def _kept(logprobs: mx.array, top_p: mx.array, log_min_p: mx.array, top_k: mx.array) -> mx.array:
-    """Which tokens top-p, min-p and top-k leave; the most likely always stays."""
-    ascending = mx.sort(logprobs, axis=-1)
+def _threshold(ascending: mx.array, top_p: mx.array, top_k: mx.array) -> mx.array:
+    """The least log-probability that top-p and top-k leave; the most likely token always stays."""
     probs = mx.exp(ascending)
     above = mx.cumsum(probs, axis=-1, reverse=True, inclusive=False)
     total = above[:, :1] + probs[:, :1]
     # top_p 1 switches the filter off: rounding must not drop the least likely tokens then.
-    dropped = mx.where(
-        top_p < 1.0, (above >= top_p * total).sum(axis=-1, keepdims=True).astype(mx.int32), 0
-    )
-    size = logprobs.shape[-1]
-    dropped = mx.maximum(dropped, size - top_k)
-    threshold = mx.take_along_axis(ascending, dropped, axis=-1)
-    return (logprobs >= threshold) & (logprobs >= ascending[:, -1:] + log_min_p)
+    beyond = (above >= top_p * total).sum(axis=-1, keepdims=True).astype(mx.int32)
+    dropped = mx.maximum(mx.where(top_p < 1.0, beyond, 0), ascending.shape[-1] - top_k)
+    return mx.take_along_axis(ascending, dropped, axis=-1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import mlx.core as mx
 
@@ -21,3 +23,16 @@ def compiler_works() -> bool:
         mx.disable_compile()
         return False
     return True
+
+
+@contextmanager
+def uncompiled(works: bool) -> Iterator[None]:
+    """Inside, compiled functions run as they are written; `works` is what `compiler_works` said."""
+    if not works:
+        yield
+        return
+    mx.disable_compile()
+    try:
+        yield
+    finally:
+        mx.enable_compile()

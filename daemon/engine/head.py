@@ -51,7 +51,7 @@ class Head:
             SamplingParams(temperature=1.0),
             SamplingParams(temperature=1.0, top_p=0.9),
         ):
-            given = options([Choice(params, ())] * hidden.shape[1], self._vocabulary)
+            given = options([Choice(params, (), 0)] * hidden.shape[1], self._vocabulary)
             step: Step = mx.compile(partial(self._step, given.variant))
             mx.eval(step(hidden, *given.arrays))
             self._compiled[given.variant, hidden.shape[1], given.width] = step

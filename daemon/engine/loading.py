@@ -18,18 +18,18 @@ from typing import Any
 
 import mlx.core as mx
 from mlx.nn.layers.base import Module
-from mlx.utils import tree_flatten, tree_unflatten
+from mlx.utils import tree_flatten
 from mlx_lm.utils import _get_classes, load_model
 
 from daemon.engine.caches import CachePlan
 from daemon.engine.checkpoint import TensorEntry
+from daemon.engine.compiling import uncompiled
 from daemon.engine.dependencies import dependencies
 from daemon.engine.errors import LoadError, MissingWeights, UnreadableCheckpoint
 from daemon.engine.interception import PartialModel
 from daemon.layers import LayerRange
 
 Progress = Callable[[int, int], None]
-Sources = Mapping[str, frozenset[str]]
 _AGAIN = "copy or download the model again"
 _DTYPES = {
     "BOOL": mx.bool_, "U8": mx.uint8, "I8": mx.int8, "F8_E4M3": mx.uint8, "F8_E8M0": mx.uint8,
@@ -52,24 +52,27 @@ class LoadedPart:
 
 
 def load_part(
-    folder: Path, catalog: Mapping[str, TensorEntry], layers: LayerRange, progress: Progress | None
+    folder: Path,
+    catalog: Mapping[str, TensorEntry],
+    layers: LayerRange,
+    progress: Progress | None,
+    compiled: bool,
 ) -> LoadedPart:
     """Read the tensors of `layers`, of the embedding on the first stage, of norm and head on the
     last.
 
     Raises a LoadError; nothing is kept then. `progress` gets bytes done and bytes in all, after
     each parameter.
+    `compiled` is what `compiler_works` said.
     """
     nothing = _placeholders(catalog.values())
-    sketch, sources = _build(folder, nothing, trace=True)
-    used = _used_parameters(PartialModel(sketch, layers), layers)
-    for name in sorted(used - set(sources)):
-        raise UnreadableCheckpoint(
-            folder, f"the origin of {name} cannot be told", "convert the model with mlx_lm.convert"
-        )
+    with uncompiled(compiled):
+        sketch = _build(folder, nothing)
+        sources = dependencies(_parameters(sketch), nothing)
+        used = _used_parameters(PartialModel(sketch, layers), layers)
     wanted = frozenset[str]().union(*(sources[name] for name in used))
     files = frozenset(catalog[name].file for name in wanted)
-    model, _ = _build(folder, {**nothing, **_open(files, wanted)}, trace=False)
+    model = _build(folder, {**nothing, **_open(files, wanted)})
     for index, layer in enumerate(model.layers):
         if not layers.start <= index < layers.end:
             _strip(layer)
@@ -100,31 +103,15 @@ def _open(files: Iterable[Path], wanted: frozenset[str]) -> dict[str, mx.array]:
     return found
 
 
-def _build(folder: Path, raw: Mapping[str, mx.array], trace: bool) -> tuple[Module, Sources]:
-    """The model with parameters made from `raw`; with `trace`, also what each parameter is made
-    from.
-    """
-    sources: dict[str, frozenset[str]] = {}
+def _build(folder: Path, raw: Mapping[str, mx.array]) -> Module:
+    """The model with parameters made from `raw`, lazily."""
 
     def classes(config: dict[str, Any]) -> tuple[type[Module], type]:
         base, arguments = _get_classes(config)
         renames = getattr(base, "sanitize", None)
 
-        def rename(model: Module, tensors: dict[str, mx.array]) -> dict[str, mx.array]:
-            return dict(renames(model, tensors)) if renames else tensors
-
         def sanitize(model: Module, _: object) -> dict[str, mx.array]:
-            if not trace:
-                return rename(model, dict(raw))
-            shapes: dict[str, mx.array] = {}
-
-            def traced(tensors: dict[str, mx.array]) -> dict[str, mx.array]:
-                renamed = rename(model, tensors)
-                shapes.update((n, mx.zeros(a.shape, a.dtype)) for n, a in renamed.items())
-                return renamed
-
-            sources.update(dependencies(traced, raw))
-            return shapes
+            return dict(renames(model, dict(raw))) if renames else dict(raw)
 
         def load_weights(model: Module, weights: Any, strict: bool = True) -> Module:
             base.load_weights(model, weights, strict=True)
@@ -146,7 +133,8 @@ def _build(folder: Path, raw: Mapping[str, mx.array], trace: bool) -> tuple[Modu
             raise MissingWeights(
                 folder, f"weights and config.json do not fit together ({cause})", _AGAIN
             ) from error
-    return model, sources
+    assert isinstance(model, Module)
+    return model
 
 
 def _parameters(module: Any) -> dict[str, mx.array]:
@@ -158,33 +146,23 @@ def _used_parameters(partial: PartialModel, layers: LayerRange) -> frozenset[str
     token.
     """
     model = partial.model
-    before = _parameters(model)
-    plan = CachePlan(model, layers)
-    count = len(model.layers)
-
-    def forward(parameters: dict[str, mx.array]) -> dict[str, mx.array]:
-        model.update(tree_unflatten(list(parameters.items())))
-        cache, results = plan.new(), {}
-        width = model.args.hidden_size
-        for step, n in enumerate((3, 1)):
-            entering = mx.zeros((1, n, width)) if layers.start else None
-            hidden = partial.body(mx.zeros((1, n), mx.int32), cache.entries, entering)
-            cache.advance(n)
-            results[f"body{step}"] = hidden
-        if layers.end == count:
-            results["tail"] = partial.tail(hidden)
-        return results
-
-    try:
-        found = dependencies(forward, before)
-    finally:
-        model.update(tree_unflatten(list(before.items())))
-    used = frozenset[str]().union(*found.values())
+    cache = CachePlan(model, layers).new()
+    results: dict[str, mx.array] = {}
+    for step, n in enumerate((3, 1)):
+        shape = (1, n, model.args.hidden_size)
+        entering = mx.zeros(shape) if layers.start else None
+        hidden = partial.body(mx.zeros((1, n), mx.int32), cache.entries, entering)
+        cache.advance(n)
+        results[f"body {step}"] = hidden
+    if layers.end == len(model.layers):
+        results["tail"] = partial.tail(hidden)
+    parameters = _parameters(model)
+    used = frozenset[str]().union(*dependencies(results, parameters).values())
     # A parameter that this trace did not reach may matter for another length: all of an own layer's
     # are kept.
     own = model.layers[layers.start : layers.end]
     owned = {id(array) for layer in own for array in _parameters(layer).values()}
-    return used | {name for name, array in before.items() if id(array) in owned}
+    return used | {name for name, array in parameters.items() if id(array) in owned}
 
 
 def _strip(layer: Any) -> None:

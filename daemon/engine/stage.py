@@ -93,7 +93,7 @@ class Stage:
                 f"ask for a range inside [0, {info.layers})",
             )
         compiled = compiler_works()
-        stage = cls(info, layers, load_part(folder, catalog, layers, progress))
+        stage = cls(info, layers, load_part(folder, catalog, layers, progress, compiled))
         stage.compiled = compiled
         return stage
 
@@ -150,6 +150,9 @@ class Stage:
             n = len(row.tokens)
             if not 0 <= row.outputs <= n or n == 0:
                 raise EngineError(f"a row of {n} tokens cannot give {row.outputs} outputs")
+            position = row.cache.length + n
+            if self.is_last and row.outputs and len(row.history) != position:
+                raise EngineError(f"a history of {len(row.history)} tokens at position {position}")
             total += n
         if not rows:
             raise EngineError("nothing to run: no rows")
@@ -179,7 +182,7 @@ class Stage:
         held: Sequence[mx.array],
     ) -> list[Sampled]:
         wanted = [
-            Choice(row.params, row.history[: len(row.history) - after])
+            Choice(row.params, row.history, len(row.history) - after)
             for row in rows
             for after in reversed(range(row.outputs))
         ]

@@ -81,9 +81,7 @@ def test_several_rows_in_one_run_are_as_good_as_alone(tiny: MakeTiny) -> None:
     for _ in range(6):
         carry = None
         for stage, held in zip(stages, caches, strict=True):
-            rows = [
-                Row(c, n, h, 1, GREEDY) for c, n, h in zip(held, news, histories, strict=True)
-            ]
+            rows = [Row(c, n, h, 1, GREEDY) for c, n, h in zip(held, news, histories, strict=True)]
             carry = stage.run(rows, carry)
         assert carry is not None
         for n, sampled in enumerate(carry):

@@ -1,11 +1,13 @@
-"""Small models with seeded random weights, one per supported architecture, and how to drive them."""
+"""Small models with seeded random weights, one per supported architecture, and how to drive
+them.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +107,9 @@ def config_of(architecture: str, **changes: Any) -> dict[str, Any]:
 def write_model(
     folder: Path, config: dict[str, Any], *, bits: int | None = None, seed: int = 7, files: int = 1
 ) -> Path:
-    """A checkpoint folder; tensors spread over `files` files, with an index when there are several."""
+    """A checkpoint folder; tensors spread over `files` files, with an index when there are
+    several.
+    """
     folder.mkdir(parents=True)
     model_class, arguments = _get_classes(config)
     model = model_class(arguments.from_dict(config))
@@ -126,12 +130,16 @@ def write_model(
     return folder
 
 
-def save(folder: Path, config: dict[str, Any], weights: dict[str, mx.array], files: int = 1) -> None:
+def save(
+    folder: Path, config: dict[str, Any], weights: dict[str, mx.array], files: int = 1
+) -> None:
     (folder / "config.json").write_text(json.dumps(config))
     if files == 1:
         mx.save_safetensors(str(folder / "model.safetensors"), weights)
         return
-    names = sorted(weights, key=lambda name: [int(p) if p.isdigit() else -1 for p in name.split(".")])
+    names = sorted(
+        weights, key=lambda name: [int(p) if p.isdigit() else -1 for p in name.split(".")]
+    )
     where = {}
     for n in range(files):
         file = f"model-{n + 1:05}-of-{files:05}.safetensors"
@@ -152,7 +160,9 @@ def _draw(name: str, like: mx.array, embedding: float) -> mx.array:
 
 
 def reference_tokens(folder: Path, n: int, skip: int | None = None) -> tuple[int, ...]:
-    """What mlx-lm generates greedily in one process, with one layer left out when `skip` says so."""
+    """What mlx-lm generates greedily in one process, with one layer left out when `skip` says
+    so.
+    """
     model, _ = load_model(folder)
     if skip is not None:
         layer = model.layers[skip]
@@ -168,9 +178,7 @@ def splits(layers: int, stages: int) -> Iterator[tuple[int, ...]]:
 
 
 def load_split(folder: Path, cuts: Sequence[int]) -> list[Stage]:
-    return [
-        Stage.load(folder, LayerRange(a, b)) for a, b in zip(cuts, cuts[1:], strict=False)
-    ]
+    return [Stage.load(folder, LayerRange(a, b)) for a, b in pairwise(cuts)]
 
 
 class Pipe:
@@ -204,5 +212,3 @@ class Pipe:
         held = {cache.trim(length) for cache in self.caches}
         self.history = self.history[: min(held)]
         return held
-
-
