@@ -350,7 +350,7 @@ class Cluster:
             for member in (self.members[slot.node] for slot in self.slots)
             if member.stage and member.beat and member.beat.microbatch == event.microbatch
         ]
-        # A heartbeat may be as old as its interval: of two that name the frame, the longer one has it.
+        # Heartbeats are as old as their interval: of two that name the frame, the longer has it.
         busy, member = max(holders, key=lambda holder: holder[0], default=(0.0, None))
         if member is None or busy < self.rules.hung_after:
             return []

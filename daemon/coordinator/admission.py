@@ -9,9 +9,7 @@ from daemon import messages as msg
 from daemon.cluster.member import Member
 
 
-def refusal(
-    hello: msg.NodeHello | msg.StageHello, members: Iterable[Member]
-) -> msg.Refused | None:
+def refusal(hello: msg.NodeHello | msg.StageHello, members: Iterable[Member]) -> msg.Refused | None:
     """Why this hello is refused, by name; None when it is welcome."""
     version = metadata.version("shardbus")
     if (hello.protocol, hello.version) != (msg.PROTOCOL, version):

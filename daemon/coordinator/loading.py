@@ -10,7 +10,7 @@ from daemon import messages as msg
 from daemon.coordinator import views
 from daemon.coordinator.answer import EXIT_FAILED, Answer, Refusal
 from daemon.coordinator.arguments import BadArguments, typed
-from daemon.coordinator.models import UnknownModel
+from daemon.coordinator.models import ServedModel, UnknownModel
 from daemon.engine.errors import LoadError
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class Loading:
     def __init__(self, coordinator: Coordinator) -> None:
         self._of = coordinator
         self._answer: Answer | None = None
+        self.preparing: str | None = None  # the model whose folder is being read
 
     def listing(self, answer: Answer, arguments: dict[str, Any]) -> None:
         loaded = self._of.model.spec.name if self._of.model else None
@@ -65,13 +66,20 @@ class Loading:
         self._prepare(reference, tuple(self._of.config.coordinator.split or ()))
 
     def _prepare(self, reference: str, split: tuple[int, ...]) -> None:
+        self.preparing = reference
+
+        def prepared(model: ServedModel) -> None:
+            self.preparing = None
+            self._of.want(model, split)
+
         def failed(error: BaseException) -> None:
+            self.preparing = None
             refusal = explained(f"cannot load {reference}", error)
             self.ended(msg.Failure(0, refusal.code, refusal.what, refusal.why, refusal.todo))
 
         self._of.desk.submit(
             partial(self._of.catalogue.prepare, reference),
-            lambda model: self._of.want(model, split),
+            prepared,
             failed,
         )
 

@@ -1,5 +1,4 @@
-"""The coordinator's two ends of the ring: frames go to the first stage, results come from the last.
-"""
+"""The coordinator's two ends of the ring: frames go to the first stage, results come from the last."""
 
 from __future__ import annotations
 
@@ -43,9 +42,7 @@ class Ring:
             return
         if self._sender:
             self._sender.close(0.0)
-        self._sender = open_sender(
-            first_stage, self._limits, self._options, context=self._context
-        )
+        self._sender = open_sender(first_stage, self._limits, self._options, context=self._context)
 
     @property
     def pollable(self) -> Any:

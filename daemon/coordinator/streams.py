@@ -45,6 +45,9 @@ class Streams:
         if self._of.draining:
             what, why = "the cluster is draining", "it takes no new request before it stops"
             raise Refusal(EXIT_REFUSED, what, why, "ask again later")
+        if model is None and self._of.clients.loading.preparing:
+            what, why = "the model is being loaded", "its description is still being read"
+            raise Refusal(EXIT_DEGRADED, what, why, "ask again in a moment")
         if model is None:
             what, why = "no model is loaded", "nothing can be generated without one"
             raise Refusal(EXIT_FAILED, what, why, "shardctl model load NAME")

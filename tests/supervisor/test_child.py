@@ -48,8 +48,8 @@ def test_a_command_that_cannot_start_is_an_exit_too(tmp_path: Path) -> None:
 
 async def said_something(child: Child) -> None:
     """The child says when its signal handler is set."""
-    while not child.lines:
-        await asyncio.sleep(0.01)  # noqa: ASYNC110 - the child is another process
+    while not child.lines:  # noqa: ASYNC110 - the child is another process
+        await asyncio.sleep(0.01)
 
 
 def test_stop_asks_first_and_insists_later(tmp_path: Path) -> None:
