@@ -6,6 +6,7 @@ No reconnecting: a stream is bound to its connection, so losing it is an answer,
 from __future__ import annotations
 
 import socket as tcp
+import struct
 import time
 from collections.abc import Iterator
 from types import TracebackType
@@ -13,7 +14,6 @@ from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
 
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 from ctl.endpoint import Endpoint
 from ctl.errors import CommandError, ExitCode
@@ -186,7 +186,7 @@ class Client:
         while (left := deadline - time.monotonic()) > 0:
             if not self._monitor.poll(int(left * 1000) + 1):
                 break
-            event = recv_monitor_message(self._monitor)["event"]
+            event = self._event()
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 return
             raise self._unreachable(
@@ -213,6 +213,11 @@ class Client:
         except OSError as error:
             why = error.strerror or str(error)
             raise self._unreachable(why, self._endpoint.hint()) from error
+
+    def _event(self) -> int:
+        """The monitor's next event. (zmq.utils.monitor would import all of asyncio for this.)"""
+        number, _ = struct.unpack("=Hi", self._monitor.recv_multipart()[0])
+        return int(number)
 
     def _send(self, verb: str, arguments: dict[str, Any]) -> int:
         self._requests += 1
@@ -247,7 +252,7 @@ class Client:
             watch.check()
         if self._socket in ready:
             return self._decode(self._socket.recv(zmq.DONTWAIT))
-        if self._monitor in ready and recv_monitor_message(self._monitor)["event"] in (
+        if self._monitor in ready and self._event() in (
             zmq.EVENT_DISCONNECTED,
             zmq.EVENT_CLOSED,
         ):

@@ -83,6 +83,8 @@ def kv(session: Session) -> None:
         data = client.request("kv")
     rows = data["sequences"]
     session.show_rows(data, rows, lambda style: kv_text(rows, style))
+    if silent := data.get("silent"):
+        session.note(f"no answer from {', '.join(silent)}")
 
 
 def _repeat(session: Session, watch: str | None, once: Callable[[], Any]) -> None:

@@ -60,7 +60,7 @@ def logs(
     session: Session,
     node: Annotated[str, typer.Argument(help="A node's name.")],
     child: Annotated[Child, typer.Option("--child", "-c", help="Whose log.")] = Child.SHARDD,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=10_000)] = 100,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=2000)] = 100,
 ) -> None:
     """Show the last lines of a node's log."""
     with session.client() as client:

@@ -23,6 +23,12 @@ def _state(row: Row) -> str:
     return clean(row.get("state"))
 
 
+def _dropped(row: Row) -> str:
+    """Frames and spans dropped, for whatever reasons."""
+    dropped = row.get("dropped")
+    return clean(sum(dropped.values()) if isinstance(dropped, dict) else dropped)
+
+
 def _hop_to(row: Row) -> str:
     hop = row.get("next_hop")
     return "-" if hop is None else f"{clean(hop['to'])} {clean(hop['path'])}"
@@ -50,7 +56,7 @@ NODE_COLUMNS = (
     Column("RESIDENT", lambda row: size(row.get("resident_bytes")), keep=6, right=True, wide=True),
     Column("RESTARTS", lambda row: clean(row.get("restarts")), keep=6, right=True, wide=True),
     Column("FRAMES", lambda row: clean(row.get("frames")), keep=7, right=True, wide=True),
-    Column("DROPPED", lambda row: clean(row.get("dropped")), keep=7, right=True, wide=True),
+    Column("DROPPED", _dropped, keep=7, right=True, wide=True),
     Column("VERSION", lambda row: clean(row.get("version")), keep=7, wide=True),
     Column("MLX", lambda row: clean(row.get("mlx")), keep=8, wide=True),
     Column("MLX-LM", lambda row: clean(row.get("mlx_lm")), keep=8, wide=True),
@@ -112,7 +118,7 @@ def status_text(data: Row, style: Style) -> str:
     troubles += [
         f"! {clean(hop.get('from'))} → {clean(hop.get('to'))}: {clean(hop['why'])}"
         for hop in data.get("hops") or []
-        if hop.get("why")
+        if hop.get("why") and hop["why"] != data.get("reason")
     ]
     troubles += [f"! {clean(warning)}" for warning in data.get("warnings") or []]
     blocks += [style.paint(trouble, "yellow") for trouble in troubles]

@@ -172,10 +172,12 @@ def command(*arguments: str, prelude: str = "") -> list[str]:
 
 
 @contextmanager
-def running(*arguments: str, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    *arguments: str, prelude: str = "", **options: Any
+) -> Iterator[subprocess.Popen[bytes]]:
     """shardctl as a process to talk to; killed at the end if need be."""
     process = subprocess.Popen(
-        command(*arguments),
+        command(*arguments, prelude=prelude),
         **{
             "stdin": subprocess.DEVNULL,
             "stdout": subprocess.PIPE,
@@ -189,6 +191,7 @@ def running(*arguments: str, **options: Any) -> Iterator[subprocess.Popen[bytes]
     finally:
         process.kill()
         process.wait()
-        for stream in (process.stdin, process.stdout, process.stderr):
-            if stream is not None:
+        given = options.get("stdin")
+        for stream in (process.stdin, process.stdout, process.stderr, given):
+            if hasattr(stream, "close"):
                 stream.close()

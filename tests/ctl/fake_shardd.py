@@ -1,7 +1,7 @@
 """Stands in for shardd: reads its configuration; the first node answers as a coordinator.
 
 Run as `fake_shardd.py MODE --config FILE`. MODE `ok`; `fail:NAME` ends that node with status 3;
-`stubborn` ignores SIGTERM; `orphan` leaves a child that ignores SIGTERM; `loading` stays so.
+`stubborn` ignores SIGTERM; `orphan` leaves a child that ignores SIGTERM; `loading` stays so, as does `fail`.
 """
 
 import signal
@@ -50,7 +50,7 @@ def coordinate(config: dict, mode: str) -> None:
     router = zmq.Context().socket(zmq.ROUTER)
     router.bind(config["coordinator"]["address"])
     nodes = [{"name": name, "state": "ready"} for name in config["coordinator"]["nodes"]]
-    state = "loading" if mode == "loading" else "ready"
+    state = "loading" if mode in ("loading", "fail") else "ready"
     status = {"cluster": "local", "state": state, "nodes": nodes, "hops": []}
     while True:
         peer, data = router.recv_multipart()
