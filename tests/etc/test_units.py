@@ -29,7 +29,8 @@ def unit(tmp_path: Path) -> Path:
     text = (ETC / "shardd.service").read_text()
     assert PROGRAM in text
     file = tmp_path / "shardd.service"
-    file.write_text(text.replace(PROGRAM, sys.executable))
+    program = '"' + sys.executable.replace("%", "%%") + '"'  # it may have a space in it
+    file.write_text(text.replace(PROGRAM, program))
     return file
 
 
