@@ -28,7 +28,10 @@ class Dispatch:
         self.window = Window(limits.grace_seconds, limits.patience)
         self.outbox = Outbox()
         self.frames_sent = 0
+        self._limits = limits
         self._last_id = 0  # 0 means idle in a heartbeat
+        self._carriers_lost = 0
+        self._carrier_after = 0.0
 
     def reset(self, pipeline: Pipeline | None) -> None:
         """Nothing that was sent before counts any more."""
@@ -37,6 +40,7 @@ class Dispatch:
         self.window.clear()
         self.outbox.lost_all()
         self.ready.clear()
+        self._carriers_lost, self._carrier_after = 0, 0.0
 
     def withdraw(self, sequence: bytes) -> bool:
         """Neither queued nor expected back any more. True when something of it was under way."""
@@ -46,11 +50,19 @@ class Dispatch:
             self.outbox.lost(microbatch)
         return under_way
 
-    def give_up(self, microbatch: int) -> tuple[Span, ...]:
+    def give_up(self, microbatch: int, now: float) -> tuple[Span, ...]:
         """The frame will not come back. Returns the spans that were still awaited from it."""
         lost = self.window.remove(microbatch)
         self.outbox.lost(microbatch)
+        if lost is not None and not lost.spans:
+            self._carriers_lost += 1
+            self._carrier_after = now + self._limits.backoff(self._carriers_lost)
         return () if lost is None else lost.spans
+
+    def carried(self, microbatch: int) -> None:
+        """A frame of commands alone came back."""
+        self.window.remove(microbatch)
+        self._carriers_lost, self._carrier_after = 0, 0.0
 
     def settle(self, microbatch: int, span: Span) -> None:
         """`span` was computed in `microbatch`. So was then whatever its attempt had to compute
@@ -77,13 +89,23 @@ class Dispatch:
             self.cost,
         ):
             sends.append(self._send(self.pipeline, self.cost, pieces, now))
-        if self.outbox.waiting and not len(self.window) and not self.window.carriers:
+        if self._carrier_due() and now >= self._carrier_after:
             sends.append(self._send(self.pipeline, self.cost, (), now))
         return sends
 
     def next_wake(self) -> float | None:
-        times = (self.window.next_deadline(), self.ready.next_wake())
+        times = [self.window.next_deadline(), self.ready.next_wake()]
+        if self._carrier_due():
+            times.append(self._carrier_after)
         return min((t for t in times if t is not None), default=None)
+
+    def status(self) -> dict[str, Any]:
+        return {
+            "in_flight": len(self.window),
+            "releases_pending": len(self.outbox),
+            "frames_sent": self.frames_sent,
+            "predicted": {} if self.cost is None else self.cost.as_dict(),
+        }
 
     def check_integrity(self) -> None:
         self.ready.check_integrity()
@@ -93,6 +115,11 @@ class Dispatch:
             self.cost.check_integrity()
         if self.pipeline is None:
             assert not list(self.window), "dispatch: in flight without a pipeline"
+
+    def _carrier_due(self) -> bool:
+        """Commands wait, and nothing is in flight after which a frame could take them along."""
+        idle = not len(self.window) and not self.window.carriers
+        return self.pipeline is not None and idle and self.outbox.waiting > 0
 
     def _send(
         self, pipeline: Pipeline, cost: CostModel, pieces: tuple[Piece, ...], now: float

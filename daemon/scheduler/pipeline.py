@@ -34,7 +34,10 @@ class Pipeline:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """A frame is overdue after grace_seconds + patience * its predicted time."""
+    """A frame is overdue after grace_seconds + patience * its predicted time. A sequence is given
+    up after `max_failures` passes that raised at one place, or `max_repeats` re-issues without
+    progress in one layout, which takes minutes: so a request that no stage can read ends.
+    """
 
     max_running: int = 64
     max_waiting: int = 1024
@@ -43,6 +46,7 @@ class Limits:
     backoff_seconds: float = 0.1
     backoff_cap_seconds: float = 5.0
     max_failures: int = 3
+    max_repeats: int = 20
 
     def backoff(self, repeats: int) -> float:
         """Seconds to wait before re-issue number `repeats` without progress: the first at once."""

@@ -53,19 +53,13 @@ class Scheduler:
             return []
         before = self._dispatch.pipeline
         if before is not None and (pipeline.term, pipeline.epoch) <= (before.term, before.epoch):
-            raise ValueError(
-                f"layout {(pipeline.term, pipeline.epoch)} is not newer than "
-                f"{(before.term, before.epoch)}"
-            )
+            raise ValueError(f"epoch {pipeline.epoch} is not newer than {before.epoch}")
         self._dispatch.reset(pipeline)
         self.stats = PipelineStats(len(pipeline.stages))
         actions: list[Action] = []
         for sequence in self._book:
             if len(sequence.history) >= pipeline.context_length:
-                error = (
-                    f"{len(sequence.history)} tokens do not fit the new layout's context of "
-                    f"{pipeline.context_length}"
-                )
+                error = f"too long for the new layout's context of {pipeline.context_length}"
                 actions += self._finish(sequence, FinishReason.CONTEXT, now, error)
         for sequence in self._book.running.values():
             sequence.repeats = sequence.failures = 0
@@ -164,14 +158,10 @@ class Scheduler:
         return {
             "running": len(self._book.running),
             "waiting": len(self._book.waiting),
-            "in_flight": len(self._dispatch.window),
-            "window": self._dispatch.cost.useful_in_flight() if self._dispatch.cost else 0,
-            "releases_pending": len(self._dispatch.outbox),
-            "frames_sent": self._dispatch.frames_sent,
+            **self._dispatch.status(),
             "frames_returned": self.counts["frames_returned"],
             "ignored": {k: n for k, n in self.counts.items() if k != "frames_returned"},
             "reissues": dict(self.reissues),
-            "predicted": {} if self._dispatch.cost is None else self._dispatch.cost.as_dict(),
         }
 
     def check_integrity(self) -> None:
@@ -250,7 +240,7 @@ class Scheduler:
     def _lost(self, microbatch: int, cause: str, now: float) -> list[Action]:
         """One re-issue of each sequence in it, whatever else of that sequence is in flight."""
         actions: list[Action] = []
-        for span in self._dispatch.give_up(microbatch):
+        for span in self._dispatch.give_up(microbatch, now):
             sequence = self._book.running[span.sequence]
             actions += self._reissue(sequence, sequence.confirmed, cause, now)
         return actions
@@ -259,6 +249,9 @@ class Scheduler:
         self.reissues[cause] += 1
         sequence.reissues += 1
         sequence.repeats += 1
+        if sequence.repeats > self._limits.max_repeats:
+            error = f"issued {sequence.repeats} times without progress, the last time: {cause}"
+            return self._finish(sequence, FinishReason.FAILED, now, error)
         self._dispatch.withdraw(sequence.id)
         sequence.begin_attempt(position)
         delay = self._limits.backoff(sequence.repeats)
@@ -299,7 +292,7 @@ class Scheduler:
         dispatch.window.restart(frame.microbatch, now)
         self.stats.observe(frame.traces, microbatch.sent, now)
         if not microbatch.spans:
-            dispatch.window.remove(frame.microbatch)
+            dispatch.carried(frame.microbatch)
         elif not frame.departures and dispatch.cost is not None:
             tokens = sum(span.length for span in frame.spans)
             dispatch.cost.observe(tokens, frame.traces, microbatch.sent, now)

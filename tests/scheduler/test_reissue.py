@@ -11,7 +11,7 @@ from daemon.scheduler.actions import Action, Finished, Suspect
 from daemon.scheduler.pipeline import Limits
 from daemon.scheduler.request import FinishReason
 from tests.scheduler.harness import A, B, Harness, pipeline, request, show
-from transports.frame import FrameKind, Reason
+from transports.frame import FrameKind, Reason, Release
 
 Event = Callable[[Harness], list[Action]]
 
@@ -219,6 +219,60 @@ def test_a_lost_frame_of_commands_alone_is_sent_again() -> None:
     assert h.scheduler.reissues.total() == 0
     h.computed(h.frames[-1])
     assert h.scheduler.next_wake() is None
+
+
+def test_commands_of_a_frame_that_is_not_awaited_any_more_ride_again() -> None:
+    h = Harness()
+    h.decode(A)
+    h.submit(request(B, 4))
+    h.keep(h.scheduler.cancel(A, 0.0))
+    h.computed(h.frames[-1], 1)
+    assert h.frames[-1].commands == (Release(A),)
+    actions = h.keep(h.scheduler.cancel(B, 0.0))
+    assert show(actions) == ["end B cancelled", "revoke B<2", "send -A -B"]
+
+
+def test_a_return_gives_time_to_what_was_sent_later_and_not_to_what_was_sent_before() -> None:
+    h = Harness()
+    h.submit(request(A, 40))
+    wake = h.scheduler.next_wake()
+    assert wake is not None
+    h.now = 2.0
+    h.computed(h.frames[1])  # confirms the first as well
+    later = h.scheduler.next_wake()
+    assert later is not None
+    assert later > wake + 2.0
+    h = Harness()
+    frames = [h.decode(s) for s in (A, B)]
+    wake = h.scheduler.next_wake()
+    h.now = 2.0
+    h.computed(frames[1], 2)
+    assert h.scheduler.next_wake() == wake
+
+
+def test_a_link_that_stays_down_is_not_flooded_with_commands() -> None:
+    h = decoding()
+    h.keep(h.scheduler.cancel(A, 0.0))
+    assert show(h.keep(h.scheduler.link_failed(0.0))) == ["send -A"]
+    assert show(h.keep(h.scheduler.link_failed(0.0))) == []
+    assert h.scheduler.next_wake() == 0.1
+    assert show(h.tick(0.1)) == ["send -A"]
+    h.keep(h.scheduler.link_failed(0.1))
+    assert show(h.tick(0.25)) == []
+    assert show(h.tick(0.35)) == ["send -A"]
+    h.computed(h.frames[-1])
+    assert h.scheduler.next_wake() is None
+
+
+def test_what_never_gets_through_ends() -> None:
+    h = Harness(Limits(max_repeats=3))
+    h.decode(A)
+    for _ in range(3):
+        h.tick(h.now + 99.0)
+        h.tick(h.now + 1.0)
+    (end,) = [a for a in h.tick(h.now + 99.0) if isinstance(a, Finished)]
+    assert end.reason is FinishReason.FAILED
+    assert end.error == "issued 4 times without progress, the last time: lost"
 
 
 def test_a_new_layout_hears_of_what_was_released_in_the_old() -> None:
