@@ -9,7 +9,8 @@ from importlib import metadata
 from pathlib import Path
 
 from daemon import logs
-from daemon.config import EX_CONFIG, Config, ConfigError, load
+from daemon.config import Config, ConfigError, load
+from daemon.service import config_exit_code
 from daemon.supervisor.node import Shardd
 
 
@@ -23,7 +24,7 @@ def main() -> None:
         config = load(arguments.config)
     except ConfigError as error:
         print(f"shardd: {error}", file=sys.stderr)  # noqa: T201 - there is no log yet
-        sys.exit(EX_CONFIG)
+        sys.exit(config_exit_code())
     logs.setup(config.log.format, config.log.level, config.node.name, "shardd")
     sys.exit(asyncio.run(_run(config)))
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
+from collections.abc import Iterable
+
+from transports.address import Address
 from transports.limits import FrameLimits
 from transports.options import LinkOptions
 
@@ -17,3 +21,15 @@ def hop_limits(hidden_size: int, vocabulary: int) -> FrameLimits:
 
 def hop_options(send_timeout_s: float) -> LinkOptions:
     return LinkOptions(send_timeout_s=send_timeout_s, reconnect_max_s=RECONNECT_SECONDS)
+
+
+def plain_allowed(
+    address: str, networks: Iterable[ipaddress.IPv4Network | ipaddress.IPv6Network]
+) -> bool:
+    """Whether the configuration allows frames to this address without CURVE (loopback always is).
+    """
+    try:
+        host = ipaddress.ip_address(Address.parse(address).resolved().host)
+    except ValueError:
+        return False
+    return any(host in network for network in networks)

@@ -28,11 +28,11 @@ from daemon.coordinator.desk import Desk
 from daemon.coordinator.models import Catalogue, ServedModel
 from daemon.coordinator.ring import Ring
 from daemon.coordinator.term import next_term
-from daemon.hops import MAX_CHUNK_TOKENS, hop_options
+from daemon.hops import MAX_CHUNK_TOKENS
 from daemon.scheduler import actions as sc
 from daemon.scheduler.pipeline import Limits, Pipeline, StageCost
 from daemon.scheduler.scheduler import Scheduler
-from transports.errors import TransportError
+from transports.errors import AddressError, TransportError
 from transports.frame import Frame
 
 log = logs.get("coordinator")
@@ -63,8 +63,7 @@ class Coordinator:
         self.events: deque[dict[str, Any]] = deque(maxlen=KEPT_EVENTS)
         self.desk = Desk()
         self.clients = Clients(self)
-        options = hop_options(config.timeouts.send_s)
-        self._ring = Ring(self._context, config.node.data_address, options)
+        self._ring = Ring(self._context, config)
         self._todo: deque[sc.Action] = deque()
         self._performing = False
         self._incarnations: dict[str, str] = {}
@@ -258,7 +257,10 @@ class Coordinator:
             log.warning("%s not reached with %s", peer, type(message).__name__)
 
     def _pipeline_up(self, up: cl.PipelineUp) -> None:
-        self._ring.connect(up.first_address)
+        try:
+            self._ring.connect(up.first_address)
+        except AddressError as error:  # every send will fail and say so
+            self.note("link-failed", "coordinator", str(error))
         costs = zip(up.decode_seconds, up.prefill_token_seconds, strict=True)
         pipeline = Pipeline(
             up.term,

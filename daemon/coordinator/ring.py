@@ -1,4 +1,5 @@
-"""The coordinator's two ends of the ring: frames go to the first stage, results come from the last."""
+"""The coordinator's two ends of the ring: frames go to the first stage, results come from the last.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +8,21 @@ from typing import Any
 
 import zmq
 
-from daemon.hops import hop_limits
+from daemon.config import Config
+from daemon.hops import hop_limits, hop_options, plain_allowed
 from transports.base import LinkReceiver, LinkSender
 from transports.errors import LinkDown
 from transports.factory import open_receiver, open_sender
 from transports.frame import Frame
 from transports.limits import FrameLimits
-from transports.options import LinkOptions
 
 
 class Ring:
-    def __init__(self, context: zmq.Context[Any], address: str, options: LinkOptions) -> None:
-        """`address` is where results are taken; its port may be 0."""
+    def __init__(self, context: zmq.Context[Any], config: Config) -> None:
         self._context = context
-        self._address = address
-        self._options = options
+        self._address = config.node.data_address
+        self._options = hop_options(config.timeouts.send_s)
+        self._networks = config.security.plain_networks
         self._limits: FrameLimits | None = None
         self._receiver: LinkReceiver | None = None
         self._sender: LinkSender | None = None
@@ -31,7 +32,11 @@ class Ring:
         self.close(0.0)
         self._limits = hop_limits(hidden_size, vocabulary)
         self._receiver = open_receiver(
-            self._address, self._limits, self._options, context=self._context
+            self._address,
+            self._limits,
+            self._options,
+            context=self._context,
+            allow_plain=plain_allowed(self._address, self._networks),
         )
         return self._receiver.address
 
@@ -42,7 +47,13 @@ class Ring:
             return
         if self._sender:
             self._sender.close(0.0)
-        self._sender = open_sender(first_stage, self._limits, self._options, context=self._context)
+        self._sender = open_sender(
+            first_stage,
+            self._limits,
+            self._options,
+            context=self._context,
+            allow_plain=plain_allowed(first_stage, self._networks),
+        )
 
     @property
     def pollable(self) -> Any:

@@ -26,7 +26,7 @@ from daemon.engine.blas import running_blas
 from daemon.engine.digest import weights_digest
 from daemon.engine.errors import LoadError
 from daemon.engine.stage import Stage
-from daemon.hops import hop_limits, hop_options
+from daemon.hops import hop_limits, hop_options, plain_allowed
 from daemon.layers import LayerRange
 from daemon.stage.arrivals import Arrivals
 from daemon.stage.fence import Fence, Verdict
@@ -248,7 +248,13 @@ class StageProcess:
     def _open(self, stage: Stage) -> None:
         self._limits = hop_limits(stage.info.hidden_size, stage.info.vocab_size)
         address = self._config.node.data_address
-        self._receiver = open_receiver(address, self._limits, self._options, context=self._context)
+        self._receiver = open_receiver(
+            address,
+            self._limits,
+            self._options,
+            context=self._context,
+            allow_plain=plain_allowed(address, self._config.security.plain_networks),
+        )
         self._poller.register(self._receiver.pollable, zmq.POLLIN)
         self._worker = Worker(stage, 0, self._clock)
 
@@ -270,9 +276,19 @@ class StageProcess:
             self._sender.close(0.0)
             self._sender = None
         if self._sender is None:
-            self._sender = open_sender(
-                assign.next_address, self._limits, self._options, context=self._context
-            )
+            networks = self._config.security.plain_networks
+            try:
+                self._sender = open_sender(
+                    assign.next_address,
+                    self._limits,
+                    self._options,
+                    context=self._context,
+                    allow_plain=plain_allowed(assign.next_address, networks),
+                )
+            except AddressError as error:
+                what, why, todo = assign.next_address, error.why, error.hint
+                self._say(msg.LoadFailed(self._node, self._incarnation, what, why, todo))
+                return
         self._assigned, self._link_failed = assign, False
         self._worker.place(assign.stage)
         early = self._fence.assign(assign.term, assign.epoch)

@@ -23,7 +23,7 @@ import zmq.asyncio
 
 from daemon import logs
 from daemon import messages as msg
-from daemon.config import Config, load
+from daemon.config import Config, ConfigError, load
 from daemon.control import dealer_options
 from daemon.engine import blas
 from daemon.service import Demand, Notifier, handle_signals, watchdog_interval
@@ -96,8 +96,19 @@ class Shardd:
                 for child in self._children.values():
                     child.kill_for_good()
             case Demand.RELOAD:
-                logs.set_level(load(self._config.file).log.level)
-                log.info("log level reloaded; everything else takes a restart")
+                self._reload()
+
+    def _reload(self) -> None:
+        """The log level changes at once; what else differs is named, and takes a restart."""
+        try:
+            fresh = load(self._config.file)
+        except ConfigError as error:
+            log.error("not reloaded: %s", error)
+            return
+        logs.set_level(fresh.log.level)
+        others = [path for path in self._config.differences(fresh) if path != "log.level"]
+        restart = f"; restart for {', '.join(others)}" if others else ""
+        log.info("reloaded: log level %s%s", fresh.log.level, restart)
 
     # --- the coordinator ---
 

@@ -1,0 +1,190 @@
+"""Scheduler, workers and a real model over the in-memory link: faults change nothing but the time
+it takes.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from daemon.engine.stage import Stage
+from daemon.hops import hop_limits
+from daemon.layers import LayerRange
+from daemon.sampling import SamplingParams
+from daemon.scheduler.actions import Deliver, Finished, Send
+from daemon.scheduler.pipeline import Limits, Pipeline, StageCost
+from daemon.scheduler.request import Request
+from daemon.scheduler.scheduler import Scheduler
+from daemon.stage.worker import Worker
+from tests.engine.tiny import PROMPT, Tiny
+from transports.base import LinkReceiver, LinkSender
+from transports.factory import open_receiver, open_sender
+from transports.frame import Frame
+from transports.network import MemoryNetwork
+from transports.options import LinkOptions
+
+MakeTiny = Callable[[str, int | None], Tiny]
+HOPS = ("first", "second", "results")
+LIMITS = hop_limits(64, 160)
+
+
+class Rig:
+    """Coordinator's scheduler, two stages and the three links between them, under a clock that only
+    we move.
+    """
+
+    def __init__(self, tiny: Tiny, seed: int = 0, cuts: tuple[int, ...] = (0, 2, 4)) -> None:
+        self.now = 0.0
+        self.network = MemoryNetwork(random.Random(seed), clock=lambda: self.now)
+        options = LinkOptions(send_timeout_s=0.0, queue=64)
+        opened: dict[str, Any] = {"network": self.network}
+        self.receivers: list[LinkReceiver] = [
+            open_receiver(f"memory://{hop}", LIMITS, options, **opened) for hop in HOPS
+        ]
+        self.senders: list[LinkSender] = [
+            open_sender(f"memory://{hop}", LIMITS, options, **opened) for hop in HOPS
+        ]
+        self.workers = [
+            Worker(Stage.load(tiny.folder, LayerRange(a, b)), i, lambda: self.now)
+            for i, (a, b) in enumerate(pairwise(cuts))
+        ]
+        self.scheduler = Scheduler(Limits())
+        self.tokens: dict[bytes, list[int]] = {}
+        self.finished: dict[bytes, Finished] = {}
+        costs = (StageCost(0.01, 0.001), StageCost(0.01, 0.001))
+        self.perform(self.scheduler.configure(Pipeline(1, 1, costs, 512, 8), self.now))
+
+    def faults(self, **rates: float) -> None:
+        for hop in HOPS:
+            faults = self.network.faults(hop)
+            for name, rate in rates.items():
+                setattr(faults, name, rate)
+
+    def submit(self, sequence: bytes, count: int, params: SamplingParams | None = None) -> None:
+        request = Request(sequence, tuple(PROMPT), count, params or SamplingParams())
+        self.perform(self.scheduler.submit(request, self.now))
+
+    def perform(self, actions: Any) -> None:
+        for action in actions:
+            if isinstance(action, Send):
+                self.senders[0].send(action.frame)
+            elif isinstance(action, Deliver):
+                told = self.tokens.setdefault(action.sequence, [])
+                assert action.position == len(PROMPT) + len(told), "out of order, or twice"
+                told += action.tokens
+            elif isinstance(action, Finished):
+                self.finished[action.sequence] = action
+
+    def turns(self, count: int) -> None:
+        for _ in range(count):
+            self.turn()
+
+    def turn(self) -> bool:
+        """Every stage and the coordinator take one frame each. False when there was none."""
+        moved = False
+        for i, worker in enumerate(self.workers):
+            frame: Frame | None = self.receivers[i].receive(0)
+            if frame is not None:
+                self.senders[i + 1].send(worker.handle(frame, self.now))
+                worker.check_integrity()
+                moved = True
+        result = self.receivers[-1].receive(0)
+        if result is not None:
+            self.perform(self.scheduler.result(result, self.now))
+            moved = True
+        self.now += 0.001
+        self.scheduler.check_integrity()
+        return moved
+
+    def run(self, turns: int = 20000) -> None:
+        """Until nothing runs any more; when the pipe is silent, time passes to the next deadline.
+        """
+        for _ in range(turns):
+            if self.turn():
+                continue
+            wake = self.scheduler.next_wake()
+            if wake is None:
+                return
+            self.now = max(self.now, wake)
+            self.perform(self.scheduler.tick(self.now))
+        raise AssertionError("it does not come to an end")
+
+    @property
+    def reissues(self) -> int:
+        return sum(self.scheduler.reissues.values())
+
+
+@pytest.fixture
+def llama(tiny: MakeTiny) -> Tiny:
+    return tiny("llama", None)
+
+
+def test_without_faults_nothing_is_issued_twice(llama: Tiny) -> None:
+    rig = Rig(llama)
+    rig.submit(b"a" * 16, 24)
+    rig.run()
+    assert tuple(rig.tokens[b"a" * 16]) == llama.reference[:24]
+    assert rig.reissues == 0
+    assert all(not worker.caches for worker in rig.workers), "the release reached every stage"
+
+
+@pytest.mark.parametrize("hop", HOPS)
+@pytest.mark.parametrize("after", [0, 3, 9])
+def test_one_loss_costs_one_reissue(llama: Tiny, hop: str, after: int) -> None:
+    rig = Rig(llama)
+    rig.submit(b"a" * 16, 16)
+    rig.turns(after)
+    rig.network.faults(hop).drop_next = 1
+    rig.run()
+    assert tuple(rig.tokens[b"a" * 16]) == llama.reference[:16]
+    # The result of a chunk inside the prompt says nothing that a later one does not say as well.
+    assert rig.reissues == (0 if (hop, after) == ("results", 0) else 1)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(
+    "rates",
+    [
+        {"duplicate": 0.3},
+        {"reorder": 0.4},
+        {"hold": 0.4},
+        {"drop": 0.05, "duplicate": 0.1, "reorder": 0.1, "hold": 0.1},
+    ],
+    ids=["doubled", "reordered", "delayed", "all"],
+)
+def test_faults_change_no_token(llama: Tiny, seed: int, rates: dict[str, float]) -> None:
+    rig = Rig(llama, seed)
+    rig.faults(**rates)
+    names = [bytes([65 + n]) * 16 for n in range(3)]
+    for n, name in enumerate(names):
+        rig.submit(name, 12 + n)
+    rig.run()
+    for n, name in enumerate(names):
+        assert tuple(rig.tokens[name]) == llama.reference[: 12 + n]
+
+
+def test_sampling_is_the_same_whatever_is_lost(llama: Tiny) -> None:
+    params = SamplingParams(temperature=9.0, top_p=0.95, seed=11, repetition_penalty=1.2)
+    calm, rough = Rig(llama), Rig(llama, seed=5)
+    rough.faults(drop=0.1, duplicate=0.1)
+    for rig in (calm, rough):
+        rig.submit(b"s" * 16, 20, params)
+        rig.run()
+    assert rough.reissues > 0
+    assert rough.tokens == calm.tokens
+    assert tuple(calm.tokens[b"s" * 16]) != llama.reference[:20]
+
+
+def test_a_stage_that_lost_everything_is_refilled(llama: Tiny) -> None:
+    rig = Rig(llama)
+    rig.submit(b"a" * 16, 30)
+    rig.turns(12)
+    old = rig.workers[1]
+    rig.workers[1] = Worker(old.stage, 1, lambda: rig.now)
+    rig.run()
+    assert tuple(rig.tokens[b"a" * 16]) == llama.reference[:30]
+    assert rig.reissues == 1, "one Nack, one re-issue"
