@@ -52,7 +52,8 @@ def resolve(flag: str | None) -> Endpoint:
     if local is None:
         return Endpoint(DEFAULT, "default")
     if local.coordinator_runs():
-        return Endpoint(local.endpoint, f"the local cluster in {local.state}")
+        note = f"its shardd runs, so wait a moment, or see {local.state}/{local.nodes[0].name}/logs"
+        return Endpoint(local.endpoint, f"the local cluster in {local.state}", note)
     note = f"the local cluster in {local.state} has ended, see {local.nodes[0].log}"
     return Endpoint(DEFAULT, "default", note)
 

@@ -84,7 +84,7 @@ def test_models_by_name(tmp_path, model):
     assert plan(tmp_path).model == "embedded"
     with pytest.raises(LocalError) as caught:
         plan(tmp_path, model="nope", models={"mine": model})
-    assert "embedded, mine" in str(caught.value)
+    assert "embedded, embedded-draft, mine" in str(caught.value)
     with pytest.raises(LocalError, match=r"no config\.json"):
         plan(tmp_path, model=str(tmp_path))
 

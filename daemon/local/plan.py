@@ -13,6 +13,7 @@ from daemon.local.errors import LocalError
 from daemon.local.node import LocalNode
 
 EMBEDDED = "embedded"
+BUILT_IN = {EMBEDDED: embedded.TARGET, "embedded-draft": embedded.DRAFT}
 DEFAULT_NODES = 2
 MAX_NODES = 64
 
@@ -30,7 +31,7 @@ def plan(
     folder. The number of nodes follows from `split` when it is not given; without a split the
     layers are divided evenly.
     """
-    name, folder = _model(model, {EMBEDDED: embedded.TARGET, **(models or {})})
+    name, folder = _model(model, {**BUILT_IN, **(models or {})})
     layers = layer_count(folder)
     count = nodes if nodes is not None else len(split) if split else DEFAULT_NODES
     if not 1 <= count <= MAX_NODES:

@@ -1,7 +1,8 @@
 """Stands in for shardd: reads its configuration; the first node answers as a coordinator.
 
 Run as `fake_shardd.py MODE --config FILE`. MODE `ok`; `fail:NAME` ends that node with status 3;
-`stubborn` ignores SIGTERM; `orphan` leaves a child that ignores SIGTERM; `loading` stays so, as does `fail`.
+`stubborn` ignores SIGTERM; `orphan` leaves a child that ignores SIGTERM; `loading` stays so, as
+does `fail`.
 """
 
 import signal
