@@ -168,7 +168,7 @@ def test_faults_change_no_token(llama: Tiny, seed: int, rates: dict[str, float])
 
 
 def test_sampling_is_the_same_whatever_is_lost(llama: Tiny) -> None:
-    params = SamplingParams(temperature=9.0, top_p=0.95, seed=11, repetition_penalty=1.2)
+    params = SamplingParams(temperature=9.0, top_k=40, seed=11, repetition_penalty=1.2)
     calm, rough = Rig(llama), Rig(llama, seed=5)
     rough.faults(drop=0.1, duplicate=0.1)
     for rig in (calm, rough):
