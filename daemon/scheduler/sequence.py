@@ -35,7 +35,7 @@ class Sequence:
         self.request = request
         self.prompt_length = len(request.prompt)
         self.history = History(request.prompt)
-        self.constants: Mapping[str, Any] = request.params.to_wire()
+        self.constants: Mapping[str, Any] = {"sampling": request.params.to_wire()}
         self.status = SequenceStatus.WAITING
         self.attempt = 0
         self.issued = 0

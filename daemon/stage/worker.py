@@ -104,8 +104,8 @@ class Worker:
             return self.ledger.forget(span, restored, Reason.MISSING)
         try:
             params = self._sampling(sequence)
-        except ValueError as error:
-            log.error("constants of %s are refused: %s", sequence.hex(), error)
+        except (KeyError, TypeError, ValueError) as error:
+            log.error("constants of %s are refused: %r", sequence.hex(), error)
             return self._fail(span)
         row = Row(cache, tokens, self.ledger.tokens(sequence), span.outputs, params)
         return Work(span, tokens, row, offset)
@@ -114,7 +114,7 @@ class Worker:
         constants = self.ledger.constants(sequence)
         known = self._params.get(sequence)
         if known is None or known[0] is not constants:
-            params = SamplingParams.from_wire(constants.get("sampling", {}))
+            params = SamplingParams.from_wire(constants["sampling"])
             known = self._params[sequence] = (constants, params)
         return known[1]
 
