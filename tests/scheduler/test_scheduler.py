@@ -29,7 +29,7 @@ def test_a_frame_says_everything_that_a_stage_must_know() -> None:
     first = h.frames[0]
     assert (first.kind, first.term, first.epoch) == (FrameKind.WORK, 3, 5)
     assert first.tokens == PROMPT[:4]
-    assert first.constants[A]["temperature"] == 0.0
+    assert first.constants[A]["sampling"]["temperature"] == 0.0
     assert first.spans[0].prefix_hash == 0
     assert frame.tokens == (7,)
     assert frame.constants == {}

@@ -74,7 +74,7 @@ class SimulatedStage:
                 continue
             spans.append(span)
             if self.last:
-                seed = self.ledger.constants(span.sequence)["seed"]
+                seed = self.ledger.constants(span.sequence)["sampling"]["seed"]
                 tokens += [head(v, seed) for v in out[len(out) - span.outputs :]]
             else:
                 tokens += frame.tokens[rows]
