@@ -20,6 +20,16 @@ from daemon.local import node as local_node
 STAND_IN = Path(__file__).parent / "ctl" / "fake_shardd.py"
 
 
+@pytest.fixture(autouse=True)
+def nothing_left(tmp_path):
+    """A test that fails must not leave processes either."""
+    yield
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if "--config" in words and any(str(tmp_path) in word for word in words):
+            process.kill()
+
+
 @pytest.fixture
 def model(tmp_path):
     """A model's folder, as far as a plan looks."""
