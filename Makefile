@@ -37,7 +37,7 @@ bench: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks all $(ARGS)
 
 soak: $(VENV)/.dev
-	@$(BIN)/python -m pytest -q -m soak --timeout=0 $(ARGS)
+	@$(BIN)/python -m tests.soak $(ARGS)
 
 clean:
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
