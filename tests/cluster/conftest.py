@@ -1,0 +1,46 @@
+"""One cluster of three stages for most tests; the model is a copy, as training may replace it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from daemon import embedded
+from tests.cluster.harness import Cluster
+from tests.cluster.reference import Reference
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "target"
+    shutil.copytree(embedded.TARGET, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reference(model_folder: Path) -> Reference:
+    return Reference(model_folder)
+
+
+@pytest.fixture(scope="session")
+def _three(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("three") / "c"
+    cluster = Cluster(folder, (3, 3, 2), {"embedded": model_folder}).start()
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture
+def cluster(_three: Cluster) -> Iterator[Cluster]:
+    """Ready and empty, before the test and after it."""
+    _three.forget_client()
+    _three.wait_ready()
+    yield _three
+    for marker in _three.marks.iterdir():
+        marker.unlink()
+    _three.forget_client()
+    _three.wait_ready()
+    _three.wait_empty()

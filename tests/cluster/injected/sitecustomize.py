@@ -1,0 +1,43 @@
+"""Faults inside stage processes, by marker files in $SHARDBUS_TEST_MARKS; every other process is
+left alone.
+
+`spin-N` and `sleep-N` (N the stage) act once, in the next frame that has at least as many tokens as
+the file says; the taken marker is renamed to `*.done`. While `hold-load` exists no weights load.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+SLEEP_SECONDS = 10.0
+
+
+def _inject(marks: Path) -> None:
+    from daemon.engine.stage import Stage
+    from daemon.stage.worker import Worker
+
+    handle, load = Worker.handle, Stage.load.__func__
+
+    def faulty_handle(self, frame, received):
+        for fault in ("spin", "sleep"):
+            marker = marks / f"{fault}-{self.index}"
+            if marker.exists() and len(frame.tokens) >= int(marker.read_text()):
+                marker.rename(marker.with_suffix(".done"))
+                if fault == "sleep":
+                    time.sleep(SLEEP_SECONDS)
+                while fault == "spin":
+                    pass
+        return handle(self, frame, received)
+
+    def held_load(cls, *args, **options):
+        while (marks / "hold-load").exists():
+            time.sleep(0.05)
+        return load(cls, *args, **options)
+
+    Worker.handle = faulty_handle
+    Stage.load = classmethod(held_load)
+
+
+if "daemon.stage" in sys.orig_argv and os.environ.get("SHARDBUS_TEST_MARKS"):
+    _inject(Path(os.environ["SHARDBUS_TEST_MARKS"]))

@@ -1,0 +1,61 @@
+"""The tokens are those of mlx-lm in one process, however the model is split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.generation import Generation
+from tests.cluster.harness import Cluster
+from tests.cluster.prompts import CODE, LONG, PROMPTS, UNICODE
+from tests.cluster.reference import Reference
+
+SAMPLED = {"temperature": 0.9, "top_p": 0.95, "top_k": 50, "seed": 7, "repetition_penalty": 1.1}
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("two") / "c"
+    cluster = Cluster(folder, (2, 6), {"embedded": model_folder}).start()
+    yield cluster
+    cluster.close()
+
+
+def test_one_after_another(cluster: Cluster, reference: Reference) -> None:
+    for prompt in PROMPTS:
+        done = Generation(cluster, prompt, 48).result()
+        assert len(done.tokens) == done.reply["output_tokens"] == 48
+        assert done.start["prompt_tokens"] == len(reference.encode(prompt))
+        assert done.reply["reissues"] == 0
+        reference.check(prompt, done.tokens)
+    assert len(set(reference.tokens(CODE, 48))) >= 8
+
+
+def test_all_at_once(cluster: Cluster, reference: Reference) -> None:
+    together = [(prompt, Generation(cluster, prompt, 64)) for prompt in PROMPTS * 2]
+    for prompt, running in together:
+        reference.check(prompt, running.result().tokens)
+        assert running.reply["reissues"] == 0
+
+
+def test_text_is_that_of_the_tokens(cluster: Cluster, reference: Reference) -> None:
+    done = Generation(cluster, UNICODE, 64).result()
+    assert done.text == reference.text(done.tokens)
+
+
+def test_the_split_changes_nothing(two: Cluster, cluster: Cluster, reference: Reference) -> None:
+    for prompt in (CODE, LONG):
+        reference.check(prompt, Generation(two, prompt, 64).result().tokens)
+
+
+def test_a_seed_is_the_same_everywhere(two: Cluster, cluster: Cluster) -> None:
+    for prompt in (CODE, UNICODE):
+        first = Generation(cluster, prompt, 64, **SAMPLED)
+        beside = Generation(cluster, prompt, 64, **SAMPLED)
+        elsewhere = Generation(two, prompt, 64, **SAMPLED)
+        assert first.result().tokens == beside.result().tokens
+        assert first.tokens == elsewhere.result().tokens
+        other = Generation(cluster, prompt, 64, **{**SAMPLED, "seed": 8}).result()
+        assert other.tokens != first.tokens
