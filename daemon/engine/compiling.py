@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,12 +11,14 @@ import mlx.core as mx
 
 
 def compiler_works() -> bool:
-    """Try it once, on the smallest function that needs a kernel of its own.
+    """Whether functions that are compiled run as kernels of their own, on the device in use.
 
-    Where it fails compiling is switched off for the whole process, the models' own small functions
-    included, and everything runs uncompiled. False also when MLX_DISABLE_COMPILE asks for that.
+    Without g++ MLX runs them as they are written. Where g++ is there but does not work, compiling
+    is switched off for the whole process, the models' own small functions included.
     """
     if "MLX_DISABLE_COMPILE" in os.environ:
+        return False
+    if mx.default_device().type == mx.DeviceType.cpu and shutil.which("g++") is None:
         return False
     try:
         mx.eval(mx.compile(lambda x: mx.exp(x) * x + 1)(mx.ones((2,))))

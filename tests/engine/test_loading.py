@@ -55,7 +55,7 @@ def test_opens_only_its_own_tensors(architecture: str, bits: int | None, tiny: M
 
 def test_reads_no_more_bytes_than_its_own(tmp_path: Path) -> None:
     """Counted by the kernel, in a process of its own."""
-    config = config_of("llama", hidden_size=256, intermediate_size=4096, vocab_size=20_000)
+    config = config_of("llama", hidden_size=128, intermediate_size=2048, vocab_size=20_000)
     folder = write_model(tmp_path / "model", config)
     code = """if True:
         import sys
