@@ -5,16 +5,15 @@ No reconnecting: a stream is bound to its connection, so losing it is an answer,
 
 from __future__ import annotations
 
-import socket as tcp
 import struct
 import time
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Protocol, Self
-from urllib.parse import urlsplit
 
 import zmq
 
+from ctl import reach
 from ctl.endpoint import Endpoint
 from ctl.errors import CommandError, ExitCode
 from daemon.messages import (
@@ -111,7 +110,7 @@ class Client:
             if message is None:
                 if time.monotonic() < deadline:
                     continue
-                raise self._silent(self._timeout)
+                raise reach.silent(self._endpoint, self._timeout)
             if message.request == number and isinstance(message, Reply):
                 return message.data
 
@@ -129,7 +128,7 @@ class Client:
         while True:
             now = time.monotonic()
             if now - heard >= self._silence:
-                raise self._silent(self._silence)
+                raise reach.silent(self._endpoint, self._silence)
             if now >= next_alive:
                 self._alive.add(self._send("alive", {}))
                 next_alive = now + interval
@@ -180,7 +179,7 @@ class Client:
             return error.code != ExitCode.UNREACHABLE
 
     def _connect(self) -> None:
-        self._probe()
+        reach.probe(self._endpoint, self._timeout)
         self._socket.connect(self._endpoint.address)
         deadline = time.monotonic() + self._timeout
         while (left := deadline - time.monotonic()) > 0:
@@ -189,30 +188,16 @@ class Client:
             event = self._event()
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 return
-            raise self._unreachable(
-                "something listens there, but it is not a coordinator", self._endpoint.hint()
+            raise reach.unreachable(
+                self._endpoint,
+                "something listens there, but it is not a coordinator",
+                self._endpoint.hint(),
             )
-        raise self._unreachable(
+        raise reach.unreachable(
+            self._endpoint,
             f"the port is open, but nothing answered in {self._timeout:g} s",
             "if the coordinator is stopped or overloaded, wait or raise --timeout",
         )
-
-    def _probe(self) -> None:
-        """A refused connection is known at once this way; ZeroMQ would retry in silence."""
-        parts = urlsplit(self._endpoint.address)
-        if parts.scheme != "tcp":
-            return
-        address = (parts.hostname or "", parts.port or 0)
-        try:
-            tcp.create_connection(address, timeout=self._timeout).close()
-        except ConnectionRefusedError as error:
-            raise self._unreachable("connection refused", self._endpoint.hint()) from error
-        except TimeoutError as error:
-            why = f"no answer in {self._timeout:g} s"
-            raise self._unreachable(why, self._endpoint.hint()) from error
-        except OSError as error:
-            why = error.strerror or str(error)
-            raise self._unreachable(why, self._endpoint.hint()) from error
 
     def _event(self) -> int:
         """The monitor's next event. (zmq.utils.monitor would import all of asyncio for this.)"""
@@ -232,7 +217,7 @@ class Client:
         try:
             self._socket.send(data, zmq.DONTWAIT)
         except zmq.Again as error:
-            raise self._lost() from error
+            raise reach.lost(self._endpoint) from error
         return self._requests
 
     def _receive(self, deadline: float, watch: Watch | None = None) -> Chunk | Reply | None:
@@ -256,7 +241,7 @@ class Client:
             zmq.EVENT_DISCONNECTED,
             zmq.EVENT_CLOSED,
         ):
-            raise self._lost()
+            raise reach.lost(self._endpoint)
         return None
 
     def _decode(self, data: bytes) -> Chunk | Reply:
@@ -284,23 +269,3 @@ class Client:
                 "give the coordinator's address with --endpoint",
             )
         return message
-
-    def _unreachable(self, why: str, todo: str) -> CommandError:
-        what = f"no coordinator at {self._endpoint.address}"
-        return CommandError(ExitCode.UNREACHABLE, what, why, todo)
-
-    def _silent(self, seconds: float) -> CommandError:
-        return CommandError(
-            ExitCode.TIMEOUT,
-            f"the coordinator at {self._endpoint.address} does not answer",
-            f"it was silent for {seconds:g} s",
-            "see its log, or raise --timeout",
-        )
-
-    def _lost(self) -> CommandError:
-        return CommandError(
-            ExitCode.UNREACHABLE,
-            f"the connection to the coordinator at {self._endpoint.address} was lost",
-            "it ended or the network failed",
-            "see `shardctl status`, then ask again",
-        )
