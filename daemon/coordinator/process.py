@@ -205,8 +205,11 @@ class Coordinator:
             self.note("refused", hello.node, refused.what)
             self.say(peer, refused)
             return
-        if isinstance(hello, msg.StageHello) and hello.term >= self.cluster.term:
-            self._raise_term(hello.term + 1)
+        if isinstance(hello, msg.StageHello):
+            # One that was welcomed here obeys this very term; a stranger must have obeyed less.
+            known = self._known_stage(hello.node) == hello.incarnation
+            if hello.term > self.cluster.term or (hello.term == self.cluster.term and not known):
+                self._raise_term(hello.term + 1)
         self.say(peer, msg.Welcome(self.cluster.term, self.cluster.rules.cluster))
         self.happened(hello)
 
