@@ -62,11 +62,14 @@ class Streams:
         )
 
     def alive(self, answer: Answer, arguments: dict[str, Any]) -> None:
-        """A waiting client says that it is still there. Not answered."""
+        """A waiting client says that it is still there, and hears that so are we: its stream may
+        be silent for long while a stage computes a prompt, or comes back.
+        """
         now = time.monotonic()
         for stream in self._streams.values():
             if stream.answer.client == answer.client:
                 stream.alive_at = now
+        answer.reply({})
 
     def cancel(self, answer: Answer, arguments: dict[str, Any]) -> None:
         wanted = typed(arguments, "sequence", str, None)
