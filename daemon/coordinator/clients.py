@@ -7,9 +7,10 @@ from collections.abc import Callable
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from daemon import logs
 from daemon import messages as msg
 from daemon.coordinator import views
-from daemon.coordinator.answer import EXIT_REFUSED, EXIT_USAGE, Answer, Refusal
+from daemon.coordinator.answer import EXIT_FAILED, EXIT_REFUSED, EXIT_USAGE, Answer, Refusal
 from daemon.coordinator.arguments import BadArguments, typed
 from daemon.coordinator.loading import Loading
 from daemon.coordinator.queries import Queries
@@ -17,6 +18,8 @@ from daemon.coordinator.streams import Streams
 
 if TYPE_CHECKING:
     from daemon.coordinator.process import Coordinator
+
+log = logs.get("clients")
 
 CHILDREN = ("shardd", "stage", "coordinator")
 MOST_LINES = 2000
@@ -55,6 +58,10 @@ class Clients:
             what, why = f"{request.verb}: {error}", "the arguments cannot be used"
             command = request.verb.partition(".")[0]
             answer.fail(EXIT_USAGE, what, why, f"see `shardctl {command} --help`")
+        except Exception as error:  # a fault in one verb must not end everybody's requests
+            log.exception("%s failed", request.verb)
+            what, why = f"{request.verb} failed", f"{type(error).__name__}: {error}"
+            answer.fail(EXIT_FAILED, what, why, "see `shardctl logs` of the coordinator's node")
 
     def _verb_of(self, request: msg.Request) -> Callable[[Answer, dict[str, Any]], None]:
         version = metadata.version("shardbus")

@@ -327,8 +327,9 @@ class Coordinator:
             self.perform(self.scheduler.result(frame, time.monotonic()))
 
     def perform(self, actions: Iterable[sc.Action]) -> None:
-        """In order; what an action leads to comes after those that are already to be done."""
-        self._todo.extend(actions)
+        """What an action leads to comes after those that are already to be done. Frames go first: a
+        stage waits for them, while a client's text may come a moment later."""
+        self._todo.extend(sorted(actions, key=lambda action: not isinstance(action, sc.Send)))
         if self._performing:
             return
         self._performing = True

@@ -102,6 +102,7 @@ class Dispatch:
     def status(self) -> dict[str, Any]:
         return {
             "in_flight": len(self.window),
+            "window": self.cost.useful_in_flight() if self.cost else 0,
             "releases_pending": len(self.outbox),
             "frames_sent": self.frames_sent,
             "predicted": {} if self.cost is None else self.cost.as_dict(),
