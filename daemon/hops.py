@@ -26,8 +26,7 @@ def hop_options(send_timeout_s: float) -> LinkOptions:
 def plain_allowed(
     address: str, networks: Iterable[ipaddress.IPv4Network | ipaddress.IPv6Network]
 ) -> bool:
-    """Whether the configuration allows frames to this address without CURVE (loopback always is).
-    """
+    """Whether the configuration allows plain frames to this address beyond loopback."""
     try:
         host = ipaddress.ip_address(Address.parse(address).resolved().host)
     except ValueError:

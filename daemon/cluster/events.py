@@ -91,8 +91,7 @@ class ToStage:
 
 @dataclass(frozen=True, slots=True)
 class PipelineUp:
-    """Every stage of this epoch is in its place. Seconds are per stage, as measured when it loaded.
-    """
+    """Every stage of this epoch is in its place. Seconds are those measured when it loaded."""
 
     term: int
     epoch: int

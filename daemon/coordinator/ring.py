@@ -1,5 +1,4 @@
-"""The coordinator's two ends of the ring: frames go to the first stage, results come from the last.
-"""
+"""The coordinator's ends of the ring: frames go to the first stage, results come from the last."""
 
 from __future__ import annotations
 

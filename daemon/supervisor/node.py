@@ -202,8 +202,7 @@ class Shardd:
         log.warning("not drained: leaving")
 
     async def _leave(self) -> None:
-        """Drain: running requests end first, then the children, the coordinator before its stages.
-        """
+        """Drain: running requests end first, then the children, the coordinator before stages."""
         self._notifier.stopping("draining")
         grace = self._config.timeouts.drain_s
         began = time.monotonic()

@@ -1,5 +1,4 @@
-"""When a child that ended is started again: back-off, and a breaker for one that crashes in a loop.
-"""
+"""When a child that ended is started again: back-off, and a breaker for crash loops."""
 
 from __future__ import annotations
 

@@ -101,8 +101,7 @@ class Rig:
         return moved
 
     def run(self, turns: int = 20000) -> None:
-        """Until nothing runs any more; when the pipe is silent, time passes to the next deadline.
-        """
+        """Until nothing runs any more; in a silent pipe time passes to the next deadline."""
         for _ in range(turns):
             if self.turn():
                 continue
