@@ -45,13 +45,14 @@ class NodeHello:
 
 @dataclass(frozen=True, slots=True)
 class StageHello:
-    """A stage process says who it is and the highest term it has obeyed. What it holds it says in
-    Loaded, right after.
+    """A stage process says who it is, whose child, and the highest term it has obeyed. What it
+    holds it says in Loaded, right after.
     """
 
     protocol: int
     version: str
     node: str
+    node_incarnation: str
     incarnation: str
     pid: int
     mlx: str

@@ -9,6 +9,35 @@ from daemon import messages as msg
 from daemon.cluster.member import Member
 
 
+class Rivals:
+    """Two shardds of one name: the second waits, because the first may just have died, and is
+    refused when the first turns out to be alive.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        self._since: dict[str, float] = {}
+
+    def must_wait(self, hello: msg.NodeHello, known: Member | None, now: float) -> bool:
+        """Whether another process of this name was heard of in the last `patience` seconds."""
+        if known is None or known.node is None or known.node.incarnation == hello.incarnation:
+            self._since.pop(hello.incarnation, None)
+            return False
+        self._since.setdefault(hello.incarnation, now)
+        return now - known.node_at < self._patience
+
+    def refusal(self, hello: msg.NodeHello, now: float) -> msg.Refused | None:
+        """After three times the patience."""
+        if now - self._since[hello.incarnation] < 3 * self._patience:
+            return None
+        del self._since[hello.incarnation]
+        return msg.Refused(
+            f"a node named {hello.node} is in the cluster already",
+            "names tell nodes apart",
+            "give this one another node.name",
+        )
+
+
 def refusal(hello: msg.NodeHello | msg.StageHello, members: Iterable[Member]) -> msg.Refused | None:
     """Why this hello is refused, by name; None when it is welcome."""
     version = metadata.version("shardbus")

@@ -22,7 +22,7 @@ from daemon.cluster import events as cl
 from daemon.cluster.machine import Cluster, Rules
 from daemon.config import Config
 from daemon.control import open_router
-from daemon.coordinator.admission import refusal
+from daemon.coordinator.admission import Rivals, refusal
 from daemon.coordinator.clients import Clients
 from daemon.coordinator.desk import Desk
 from daemon.coordinator.models import Catalogue, ServedModel
@@ -70,6 +70,7 @@ class Coordinator:
         self._poller = zmq.Poller()
         self._poller.register(self._router, zmq.POLLIN)
         self._poller.register(self.desk.wake, zmq.POLLIN)
+        self._rivals = Rivals(config.timeouts.dead_after_s)
         self._next_tick = 0.0
         self._control_dropped = 0
         self._stopping = False

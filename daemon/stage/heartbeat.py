@@ -63,7 +63,9 @@ class Clock:
         """A message left at `sent` and its answer, written at `theirs`, came at `received`."""
         spread = (received - sent) / 2
         if spread <= self._spread + self.AGEING * (received - self._at):
-            self._offset = theirs - (sent + received) / 2
+            offset = theirs - (sent + received) / 2
+            # No offset that could be zero is one: processes of one machine share the clock.
+            self._offset = 0.0 if abs(offset) <= spread else offset
             self._spread, self._at = spread, received
 
 

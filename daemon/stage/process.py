@@ -47,9 +47,10 @@ class Stopped(Exception):
 
 
 class StageProcess:
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, node_incarnation: str) -> None:
         self._config = config
         self._node = config.node.name
+        self._node_incarnation = node_incarnation
         self._incarnation = secrets.token_hex(8)
         self._context: zmq.Context[Any] = zmq.Context()
         self._control = self._context.socket(zmq.DEALER)
@@ -136,6 +137,7 @@ class StageProcess:
             msg.PROTOCOL,
             metadata.version("shardbus"),
             self._node,
+            self._node_incarnation,
             self._incarnation,
             os.getpid(),
             metadata.version("mlx"),

@@ -61,7 +61,8 @@ class Shardd:
             self._start("coordinator", [str(resolved)], dict(os.environ))
         found = await asyncio.to_thread(blas.find_blas, config.node.state_dir / "blas")
         log.info("stage processes multiply with %s", found.name)
-        self._start("stage", [str(resolved)], {**os.environ, **blas.environment(found)})
+        environment = {**os.environ, **blas.environment(found)}
+        self._start("stage", [str(resolved), self._incarnation], environment)
         self._task(self._listen())
         self._task(self._beat())
         self._notifier.ready(f"node {self._name} is up")

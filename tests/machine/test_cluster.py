@@ -22,7 +22,7 @@ def node(name: str, incarnation: str = "n1") -> msg.NodeHello:
 
 
 def stage(name: str, incarnation: str = "s1", pid: int = 20) -> msg.StageHello:
-    return msg.StageHello(1, "0", name, incarnation, pid, "0", "0", "cpu", "blas", 0)
+    return msg.StageHello(1, "0", name, "n1", incarnation, pid, "0", "0", "cpu", "blas", 0)
 
 
 def loaded(name: str, load: msg.Load, incarnation: str = "s1") -> msg.Loaded:
