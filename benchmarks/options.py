@@ -29,7 +29,7 @@ class Options:
         """Tokens to decode in one turn: long against the noise of waking up, short against a whole
         round.
         """
-        return 8 if self.quick else 48 if blas == OPTIMISED else 24
+        return 24 if self.quick else 48 if blas == OPTIMISED else 24
 
     def model(self) -> RandomLlama:
         return RandomLlama()
