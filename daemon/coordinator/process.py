@@ -33,7 +33,7 @@ from daemon.scheduler import actions as sc
 from daemon.scheduler.pipeline import Limits, Pipeline, StageCost
 from daemon.scheduler.scheduler import Scheduler
 from transports.errors import AddressError, TransportError
-from transports.frame import Frame
+from transports.frame import SEQUENCE_ID_BYTES, Frame
 
 log = logs.get("coordinator")
 
@@ -41,6 +41,7 @@ TICK_SECONDS = 0.25
 DEFAULT_CONTEXT = 131072  # for a model whose configuration does not say
 KEPT_EVENTS = 1000
 FRAMES_PER_TURN = 64
+INVENTORY = 0  # number of the query that asks stages what they hold; clients' are higher
 
 
 class Coordinator:
@@ -183,6 +184,8 @@ class Coordinator:
                 if known != message.incarnation:
                     self.say(peer, msg.Identify(self.cluster.term))
                 self.happened(message)
+            case msg.KvReport() if message.query == INVENTORY:
+                self._inventory(message)
             case msg.KvReport() | msg.LogsReport():
                 self.clients.queries.report(message)
             case (
@@ -281,6 +284,19 @@ class Coordinator:
         held: dict[bytes, int] | None = {} if fresh else None
         self.perform(self.scheduler.configure(pipeline, time.monotonic(), held))
         self.clients.streams.waiting(None)
+        for slot in up.slots:  # they may hold what nobody here has asked for
+            self.to_stage(slot.node, msg.KvQuery(INVENTORY))
+
+    def _inventory(self, report: msg.KvReport) -> None:
+        """What a stage holds: it is asked whenever the pipeline comes up."""
+        held = [entry.get("sequence") for entry in report.sequences]
+        try:
+            sequences = [bytes.fromhex(s) for s in held if isinstance(s, str)]
+        except ValueError:
+            log.warning("dropped a report of %s: not sequences", report.node)
+            return
+        valid = [s for s in sequences if len(s) == SEQUENCE_ID_BYTES]
+        self.perform(self.scheduler.held(valid, time.monotonic()))
 
     @property
     def context_length(self) -> int:

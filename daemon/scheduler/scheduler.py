@@ -8,7 +8,7 @@ on. The sequence's history is the truth; what stages hold is a cache of it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from daemon.scheduler.actions import Action, Deliver, Finished, Revoke, Suspect
@@ -129,6 +129,15 @@ class Scheduler:
         if microbatch:
             self._dispatch.window.progress(microbatch, stage, now)
         return []
+
+    def held(self, sequences: Iterable[bytes], now: float) -> list[Action]:
+        """A stage says what it holds: what has ended, or was asked for by a coordinator that is
+        gone, is to be released.
+        """
+        for sequence in sequences:
+            if sequence not in self._book:
+                self._dispatch.outbox.release(sequence)
+        return self._go_on(now)
 
     def tick(self, now: float) -> list[Action]:
         """Time has passed: call at `next_wake`, or more often."""
