@@ -44,6 +44,7 @@ def test_learns_from_traces() -> None:
     assert cost.stage_seconds(0, 32) == pytest.approx(0.5, rel=0.01)
     assert cost.stage_seconds(0, 16) == pytest.approx(0.3 + 0.2 * 15 / 31, rel=0.01)  # between
     assert cost.stage_seconds(0, 256) == pytest.approx(2.65, rel=0.01)  # as it was seeded
+    assert cost.stage_seconds(0, 33) < 0.6
 
 
 def test_learns_what_passes_between_the_stages() -> None:
