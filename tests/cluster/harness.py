@@ -181,6 +181,11 @@ class Cluster:
             assert process.poll() is None, f"{name} ended: {self.logs()}"
         until(lambda: self.state() == "ready", f"ready; {self.logs()[-6000:]}")
 
+    def wait_down_and_up(self) -> None:
+        """Until the pipeline that was up at the first call is replaced by another."""
+        until(lambda: self.state() != "ready", "the loss is noticed")
+        self.wait_ready()
+
     def nodes(self) -> list[dict[str, Any]]:
         nodes: list[dict[str, Any]] = self.ask("nodes")["nodes"]
         return nodes
@@ -222,7 +227,7 @@ class Cluster:
         return pid
 
     def mark(self, name: str, text: str = "1") -> Path:
-        """Put a fault in place; see injected/sitecustomize.py. Returns where it shows when taken."""
+        """Put a fault in place (injected/sitecustomize.py); the file that appears when it acts."""
         fresh = self.marks / f".{name}"
         fresh.write_text(text)
         fresh.rename(self.marks / name)

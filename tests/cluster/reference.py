@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,5 +52,5 @@ class Reference:
         assert gap < TIE, f"token {at} is {got[at]}, not {wanted[at]}; gap {gap:g}"
         assert best < TIE, f"token {at} is {got[at]}, {best:g} below the best"
         self.ties += 1
-        print(f"a tie at token {at} of {prompt!r:.40}: gap {gap:g}")
+        sys.stdout.write(f"a tie at token {at} of {prompt!r:.40}: gap {gap:g}\n")
         assert self.ties <= 2, "more ties than rounding explains"

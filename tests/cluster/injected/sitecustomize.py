@@ -2,12 +2,14 @@
 left alone.
 
 `spin-N` and `sleep-N` (N the stage) act once, in the next frame that has at least as many tokens as
-the file says; the taken marker is renamed to `*.done`. While `hold-load` exists no weights load.
+the file says; the taken marker is renamed to `*.done`. While `hold-load` exists no weights load; a
+stage that loads while `slow-prefill` exists measures itself as slow as that file says.
 """
 
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 SLEEP_SECONDS = 10.0
@@ -17,7 +19,7 @@ def _inject(marks: Path) -> None:
     from daemon.engine.stage import Stage
     from daemon.stage.worker import Worker
 
-    handle, load = Worker.handle, Stage.load.__func__
+    handle, load, warm = Worker.handle, Stage.load.__func__, Stage.warm
 
     def faulty_handle(self, frame, received):
         for fault in ("spin", "sleep"):
@@ -35,7 +37,13 @@ def _inject(marks: Path) -> None:
             time.sleep(0.05)
         return load(cls, *args, **options)
 
+    def slow_warm(self, *args, **options):
+        speed = warm(self, *args, **options)
+        slow = marks / "slow-prefill"
+        return replace(speed, prefill=float(slow.read_text())) if slow.exists() else speed
+
     Worker.handle = faulty_handle
+    Stage.warm = slow_warm
     Stage.load = classmethod(held_load)
 
 

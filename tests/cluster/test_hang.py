@@ -1,0 +1,60 @@
+"""A stage that hangs is found by what it does not do; one that is slow is left alone."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from tests.cluster.generation import Generation
+from tests.cluster.harness import Cluster, until
+from tests.cluster.prompts import CLASS, CODE
+from tests.cluster.reference import Reference
+
+SLACK = 20.0  # seconds for a busy machine
+
+
+@pytest.mark.parametrize("victim", [1])
+def test_a_stopped_stage_is_silent(cluster: Cluster, reference: Reference, victim: int) -> None:
+    running = Generation(cluster, CODE, 160).wait_tokens(10)
+    stopped = cluster.kill_stage(victim, signal.SIGSTOP)
+    began = time.monotonic()
+    until(lambda: cluster.node(victim)["stage_pid"] != stopped, "it is found")
+    assert time.monotonic() - began < 3.0 + SLACK
+    reference.check(CODE, running.result().tokens)
+    assert len(running.tokens) == 160
+    assert running.reply["reissues"] <= 3
+    assert "silent" in cluster.events("ended")[-1]["text"]
+
+
+def test_a_spinning_stage_makes_no_progress(cluster: Cluster, reference: Reference) -> None:
+    pids = cluster.stage_pids()
+    running = Generation(cluster, CLASS, 160).wait_tokens(10)
+    taken = cluster.mark("spin-1")
+    until(taken.exists, "stage 1 spins")
+    reference.check(CLASS, running.result().tokens)
+    assert len(running.tokens) == 160
+    assert running.reply["reissues"] <= 4
+    assert "no progress" in cluster.events("ended")[-1]["text"]
+    assert cluster.stage_pids()[1] != pids[1]
+
+
+def test_a_slow_stage_is_left_alone(cluster: Cluster, reference: Reference) -> None:
+    """A prefill chunk takes 10 s on a stage that has measured itself to be as slow as that."""
+    cluster.mark("slow-prefill", "0.7")
+    cluster.kill_stage(1)
+    cluster.wait_down_and_up()
+    pids = cluster.stage_pids()
+    taken = cluster.mark("sleep-1", "10")
+    running = Generation(cluster, CODE, 24).wait_started()
+    assert running.start["prompt_tokens"] >= 10
+    reference.check(CODE, running.result().tokens)
+    assert taken.exists()
+    assert running.reply["ttft"] > 9.0
+    assert cluster.stage_pids() == pids
+    assert len(running.tokens) == 24
+    assert running.reply["reissues"] == 0
+    (cluster.marks / "slow-prefill").unlink()
+    cluster.kill_stage(1)
+    cluster.wait_down_and_up()
