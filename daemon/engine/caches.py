@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
 from mlx.nn.layers.base import Module
-from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
+from mlx_lm.models.cache import ArraysCache, KVCache, RotatingKVCache, make_prompt_cache
 
 from daemon.engine.errors import CacheError
 from daemon.engine.kv import FullCache, LayerCache, Phantom, WindowCache
+from daemon.engine.states import StateCache
 from daemon.layers import LayerRange
 
 
@@ -23,7 +25,7 @@ class SequenceCache:
     take masks from fixed indices.
     """
 
-    __slots__ = ("entries", "length", "own", "phantoms")
+    __slots__ = ("entries", "length", "own", "phantoms", "states")
 
     def __init__(
         self, own: Sequence[LayerCache], entries: Sequence[Any], phantoms: Sequence[Phantom]
@@ -31,11 +33,19 @@ class SequenceCache:
         self.own = tuple(own)
         self.entries = list(entries)
         self.phantoms = tuple(phantoms)
+        self.states = tuple(layer for layer in self.own if isinstance(layer, StateCache))
         self.length = 0
+
+    def begin(self) -> None:
+        """The forward is about to append to every own cache."""
+        for state in self.states:
+            state.begin()
 
     def advance(self, n: int) -> None:
         """The forward has just appended `n` positions to every own cache."""
         self.length += n
+        for state in self.states:
+            state.move(n)
         for phantom in self.phantoms:
             phantom.offset = self.length
 
@@ -88,29 +98,44 @@ class CachePlan:
 
     def __init__(self, model: Module, layers: LayerRange) -> None:
         """Raises CacheError for a kind of cache that this engine cannot trim."""
-        wanted = [_recipe(cache) for cache in make_prompt_cache(model)]
-        self._own = wanted[layers.start : layers.end]
-        first_of: dict[int | None, int] = {}
-        for index, window in enumerate(self._own):
-            first_of.setdefault(window, index)
-        # Per layer of the model: index into the own caches, or None for a kind that no own layer
-        # has.
+        kinds = [Kind.of(cache) for cache in make_prompt_cache(model)]
+        self._own = kinds[layers.start : layers.end]
+        # Per layer of the model: index into the own caches, or None for a kind no own layer has.
         self._sources: list[int | None] = [
-            index - layers.start if layers.start <= index < layers.end else first_of.get(window)
-            for index, window in enumerate(wanted)
+            index - layers.start
+            if layers.start <= index < layers.end
+            else (self._own.index(kind) if kind in self._own else None)
+            for index, kind in enumerate(kinds)
         ]
 
     def new(self) -> SequenceCache:
-        own = [FullCache() if window is None else WindowCache(window) for window in self._own]
+        own = [kind.make() for kind in self._own]
         phantom = Phantom()
         entries = [phantom if source is None else own[source] for source in self._sources]
         return SequenceCache(own, entries, [phantom] if None in self._sources else [])
 
 
-def _recipe(cache: Any) -> int | None:
-    """The window of a layer's cache; None for one that holds every position."""
-    if type(cache) is KVCache:
-        return None
-    if type(cache) is RotatingKVCache and cache.keep == 0:
-        return int(cache.max_size)
-    raise CacheError(f"no way is known to trim a {type(cache).__name__}")
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a layer of the model keeps; `size` is the window, or the number of arrays of a state."""
+
+    make_empty: Callable[[int], LayerCache]
+    size: int = 0
+
+    @classmethod
+    def of(cls, cache: Any) -> Kind:
+        """The kind that stands in for one of mlx-lm's; raises CacheError when there is none."""
+        if type(cache) is KVCache:
+            return cls(_full)
+        if type(cache) is RotatingKVCache and cache.keep == 0:
+            return cls(WindowCache, int(cache.max_size))
+        if type(cache) is ArraysCache:
+            return cls(StateCache, len(cache.cache))
+        raise CacheError(f"no way is known to trim a {type(cache).__name__}")
+
+    def make(self) -> LayerCache:
+        return self.make_empty(self.size)
+
+
+def _full(_: int) -> LayerCache:
+    return FullCache()

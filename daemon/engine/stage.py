@@ -116,6 +116,7 @@ class Stage:
         leaving = []
         for row, part in zip(rows, entering, strict=True):
             tokens = mx.array([row.tokens], mx.int32)
+            row.cache.begin()
             leaving.append(self._partial.body(tokens, row.cache.entries, part))
             row.cache.advance(len(row.tokens))
         held = [array for row in rows for array in row.cache.arrays()]

@@ -6,10 +6,12 @@ from itertools import pairwise
 
 import mlx.core as mx
 import pytest
-from mlx_lm.models.cache import KVCache, RotatingKVCache
+from mlx_lm.models.cache import ChunkedKVCache, KVCache, RotatingKVCache
 
+from daemon.engine.caches import Kind, SequenceCache
 from daemon.engine.errors import CacheError
 from daemon.engine.kv import GROWTH, TRIM_SLOTS, FullCache, WindowCache
+from daemon.engine.states import StateCache
 from tests.engine.conftest import MakeTiny
 from tests.engine.tiny import PROMPT, Pipe, load_split
 
@@ -151,3 +153,51 @@ def test_kind_and_size_are_shown(tiny: MakeTiny) -> None:
         sizes.append(pipe.caches[0].nbytes)
     assert sizes[-1] == sizes[-2]  # a window does not grow for ever
     assert all(a <= b for a, b in pairwise(sizes))
+
+
+def step(cache: SequenceCache, tokens: list[int]) -> float:
+    """One frame through a layer whose state is the sum of the tokens, and through one with keys."""
+    cache.begin()
+    state = cache.own[0]
+    assert isinstance(state, StateCache)
+    old = state[0]
+    state[0] = mx.array(float(sum(tokens))) + (0.0 if old is None else old)
+    full = cache.own[1]
+    assert isinstance(full, FullCache)
+    full.update_and_fetch(keys_for(full.offset, len(tokens)), keys_for(full.offset, len(tokens)))
+    cache.advance(len(tokens))
+    mx.eval(cache.arrays())
+    cache.check_integrity()
+    return float(state[0].item())
+
+
+def recurrent() -> SequenceCache:
+    own = [StateCache(1, frames=3), FullCache()]
+    return SequenceCache(own, own, [])
+
+
+def test_recurrent_state_goes_back_to_the_start_of_a_frame() -> None:
+    cache = recurrent()
+    assert [step(cache, t) for t in ([5, 6], [7], [8, 9], [1])] == [11.0, 18.0, 35.0, 36.0]
+    assert cache.trim(3) == 3
+    assert step(cache, [2]) == 20.0
+    assert cache.trim(3) == 3
+    assert step(cache, [4, 4]) == 26.0
+    assert cache.kind == "1 × full, 1 × state"
+
+
+@pytest.mark.parametrize("length", [1, 4])
+def test_recurrent_state_inside_a_frame_or_too_far_back_is_lost(length: int) -> None:
+    cache = recurrent()
+    for tokens in ([1], [1], [1, 1, 1], [1], [1]):
+        step(cache, tokens)
+    assert cache.trim(length) == 0
+    assert cache.length == cache.nbytes == 0
+    assert step(cache, [3]) == 3.0
+
+
+def test_unknown_kind_of_cache_is_refused() -> None:
+    with pytest.raises(CacheError, match="ChunkedKVCache"):
+        Kind.of(ChunkedKVCache(8))
+    with pytest.raises(CacheError, match="RotatingKVCache"):
+        Kind.of(RotatingKVCache(8, keep=4))
