@@ -82,6 +82,13 @@ class Harness:
         return self.frames[-1]
 
 
+def decoding() -> Harness:
+    """A decodes: tokens [0, 4) are confirmed, [4, 5) is in flight."""
+    h = Harness()
+    h.decode(A)
+    return h
+
+
 def show_span(span: Span) -> str:
     """`A1[0:4)` is attempt 1 of A, tokens 0 to 3; `!` when a token is wanted."""
     name = NAMES[span.sequence]

@@ -10,17 +10,10 @@ import pytest
 from daemon.scheduler.actions import Action, Finished, Suspect
 from daemon.scheduler.pipeline import Limits
 from daemon.scheduler.request import FinishReason
-from tests.scheduler.harness import A, B, Harness, pipeline, request, show
-from transports.frame import FrameKind, Reason, Release
+from tests.scheduler.harness import A, B, Harness, decoding, pipeline, request, show
+from transports.frame import FrameKind, Reason
 
 Event = Callable[[Harness], list[Action]]
-
-
-def decoding() -> Harness:
-    """A decodes: tokens [0, 4) are confirmed, [4, 5) is in flight."""
-    h = Harness()
-    h.decode(A)
-    return h
 
 
 def prefilling() -> Harness:
@@ -197,41 +190,6 @@ def test_a_replay_is_not_progress() -> None:
     assert end.error == "stage 1 failed 3 times at token 16; its log says why"
 
 
-def test_commands_of_a_lost_frame_ride_again() -> None:
-    h = Harness()
-    h.decode(A)
-    h.submit(request(B, 4))
-    h.keep(h.scheduler.cancel(A, 0.0))
-    h.computed(h.frames[-1], 1)
-    carrier = h.frames[-1]
-    assert [c.sequence for c in carrier.commands] == [A]
-    h.tick(99.0)
-    assert h.frames[-1] is not carrier
-    assert h.frames[-1].commands == carrier.commands
-    h.computed(h.frames[-1], 2)
-    assert h.scheduler.status()["releases_pending"] == 0
-
-
-def test_a_lost_frame_of_commands_alone_is_sent_again() -> None:
-    h = decoding()
-    h.keep(h.scheduler.cancel(A, 0.0))
-    assert show(h.tick(99.0)) == ["suspect", "send -A"]
-    assert h.scheduler.reissues.total() == 0
-    h.computed(h.frames[-1])
-    assert h.scheduler.next_wake() is None
-
-
-def test_commands_of_a_frame_that_is_not_awaited_any_more_ride_again() -> None:
-    h = Harness()
-    h.decode(A)
-    h.submit(request(B, 4))
-    h.keep(h.scheduler.cancel(A, 0.0))
-    h.computed(h.frames[-1], 1)
-    assert h.frames[-1].commands == (Release(A),)
-    actions = h.keep(h.scheduler.cancel(B, 0.0))
-    assert show(actions) == ["end B cancelled", "revoke B<2", "send -A -B"]
-
-
 def test_a_return_gives_time_to_what_was_sent_later_and_not_to_what_was_sent_before() -> None:
     h = Harness()
     h.submit(request(A, 40))
@@ -250,20 +208,6 @@ def test_a_return_gives_time_to_what_was_sent_later_and_not_to_what_was_sent_bef
     assert h.scheduler.next_wake() == wake
 
 
-def test_a_link_that_stays_down_is_not_flooded_with_commands() -> None:
-    h = decoding()
-    h.keep(h.scheduler.cancel(A, 0.0))
-    assert show(h.keep(h.scheduler.link_failed(0.0))) == ["send -A"]
-    assert show(h.keep(h.scheduler.link_failed(0.0))) == []
-    assert h.scheduler.next_wake() == 0.1
-    assert show(h.tick(0.1)) == ["send -A"]
-    h.keep(h.scheduler.link_failed(0.1))
-    assert show(h.tick(0.25)) == []
-    assert show(h.tick(0.35)) == ["send -A"]
-    h.computed(h.frames[-1])
-    assert h.scheduler.next_wake() is None
-
-
 def test_what_never_gets_through_ends() -> None:
     h = Harness(Limits(max_repeats=3))
     h.decode(A)
@@ -273,20 +217,6 @@ def test_what_never_gets_through_ends() -> None:
     (end,) = [a for a in h.tick(h.now + 99.0) if isinstance(a, Finished)]
     assert end.reason is FinishReason.FAILED
     assert end.error == "issued 4 times without progress, the last time: lost"
-
-
-def test_a_new_layout_hears_of_what_was_released_in_the_old() -> None:
-    h = decoding()
-    h.keep(h.scheduler.cancel(A, 0.0))
-    assert show(h.keep(h.scheduler.configure(pipeline(2), 0.0))) == ["send -A"]
-
-
-def test_a_late_frame_of_an_ended_sequence_is_released_again() -> None:
-    h = decoding()
-    late = h.frames[-1]
-    h.keep(h.scheduler.cancel(A, 0.0))
-    h.computed(h.frames[-1])
-    assert show(h.computed(late, 5)) == ["send -A"]
 
 
 def test_progress_restarts_the_deadline_once_per_stage() -> None:

@@ -13,13 +13,14 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from daemon.sampling import SamplingParams
 from daemon.scheduler.actions import Action, Deliver, Finished, Revoke, Send, Suspect
 from daemon.scheduler.pipeline import Limits, Pipeline, StageCost
 from daemon.scheduler.request import FinishReason, Request
 from daemon.scheduler.scheduler import Scheduler
+from tests.simulator.ending import check_end
 from tests.simulator.faults import CALM, Fault, Rates
-from tests.simulator.model import LAYERS, VOCABULARY, reference
+from tests.simulator.model import LAYERS, VOCABULARY
+from tests.simulator.requests import CONTEXT, random_request
 from tests.simulator.stage import SimulatedStage
 from transports.frame import Frame
 from transports.limits import FrameLimits
@@ -27,7 +28,6 @@ from transports.wire import decode, encode
 
 TROUBLE_SECONDS = 4.0  # after that nothing goes wrong any more
 PATIENCE_SECONDS = 300.0  # and by then everything must have ended
-CONTEXT = 160
 CHUNK = 32
 HOP_SECONDS = 0.001
 DECODE_SECONDS = 0.02
@@ -54,7 +54,7 @@ class World:
         self.allowed = 0  # re-issues that the faults so far may have cost
         self.suspects = 0
         self.failures: Counter[bytes] = Counter()
-        self._stops: dict[bytes, int] = {}  # where the text layer finds its stop string
+        self.stops: dict[bytes, int] = {}  # where the text layer finds its stop string
         self._links: Counter[int] = Counter()
         self._link_free: dict[int, float] = {}
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -81,7 +81,7 @@ class World:
             if events % 100 == 0:
                 self._check_stages()
         self._check_stages()
-        self._check_end()
+        check_end(self)
 
     def _over(self) -> bool:
         status = self.scheduler.status()
@@ -96,25 +96,6 @@ class World:
     def _check_stages(self) -> None:
         for stage in self.stages:
             stage.check_integrity()
-
-    def _check_end(self) -> None:
-        assert self.finished.keys() == self.requests.keys(), "a sequence never ended"
-        for sequence, request in self.requests.items():
-            expected = reference(request, CONTEXT)
-            got, end = tuple(self.delivered[sequence]), self.finished[sequence]
-            if end.reason in (FinishReason.CANCELLED, FinishReason.FAILED):
-                assert got == expected[: len(got)], "wrong tokens before the end"
-            elif sequence in self._stops and end.reason is FinishReason.STOP:
-                assert got == expected[: max(len(got), 1)], "wrong tokens before the stop string"
-            else:
-                assert got == expected, "not the tokens of one process"
-            if end.reason is FinishReason.FAILED:
-                assert self.failures[sequence] >= 3, end.error
-        for stage in self.stages:
-            assert not stage.ledger.held(), "a ledger remembers an ended sequence"
-            assert not stage.kv, "KV of an ended sequence"
-        reissues = self.scheduler.reissues.total()
-        assert reissues <= self.allowed, f"{reissues} re-issues after {dict(self.faults)}"
 
     def _later(self, seconds: float, event: Callable[[], None]) -> None:
         heapq.heappush(self._events, (self.now + seconds, next(self._order), event))
@@ -152,19 +133,12 @@ class World:
 
     def _submit(self) -> None:
         rng = self.rng
-        length = rng.choice((1, 2, rng.randint(3, 60), rng.randint(60, CONTEXT - 1)))
-        request = Request(
-            sequence=rng.randbytes(16),
-            prompt=tuple(rng.randrange(VOCABULARY) for _ in range(length)),
-            max_tokens=rng.randint(1, 25),
-            params=SamplingParams(seed=rng.randrange(1000)),
-            stop_tokens=frozenset(rng.sample(range(VOCABULARY), rng.choice((0, 0, 3)))),
-        )
+        request = random_request(rng)
         sequence = request.sequence
         self.requests[sequence] = request
         self.delivered[sequence] = []
         if rng.random() < 0.1:
-            self._stops[sequence] = rng.randint(1, 10)
+            self.stops[sequence] = rng.randint(1, 10)
         self._do(self.scheduler.submit(request, self.now))
         if rng.random() < 0.2:
             moment = rng.choice((0.0, rng.uniform(0.0, 3.0)))
@@ -175,7 +149,7 @@ class World:
         got = self.delivered[sequence]
         assert position == len(self.requests[sequence].prompt) + len(got), "twice, or a gap"
         got += tokens
-        if len(got) == self._stops.get(sequence):
+        if len(got) == self.stops.get(sequence):
             finish = self.scheduler.finish
             self._later(0.0, lambda: self._do(finish(sequence, FinishReason.STOP, self.now)))
 

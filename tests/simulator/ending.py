@@ -1,0 +1,35 @@
+"""What must hold at the end of any history."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from daemon.scheduler.request import FinishReason
+from tests.simulator.model import reference
+from tests.simulator.requests import CONTEXT
+
+if TYPE_CHECKING:
+    from tests.simulator.world import World
+
+
+def check_end(world: World) -> None:
+    """Everything ended with the tokens of one process, nothing stays behind, and the re-issues are
+    no more than the faults may have cost.
+    """
+    assert world.finished.keys() == world.requests.keys(), "a sequence never ended"
+    for sequence, request in world.requests.items():
+        expected = reference(request, CONTEXT)
+        got, end = tuple(world.delivered[sequence]), world.finished[sequence]
+        if end.reason in (FinishReason.CANCELLED, FinishReason.FAILED):
+            assert got == expected[: len(got)], "wrong tokens before the end"
+        elif sequence in world.stops and end.reason is FinishReason.STOP:
+            assert got == expected[: max(len(got), 1)], "wrong tokens before the stop string"
+        else:
+            assert got == expected, "not the tokens of one process"
+        if end.reason is FinishReason.FAILED:
+            assert world.failures[sequence] >= 3, end.error
+    for stage in world.stages:
+        assert not stage.ledger.held(), "a ledger remembers an ended sequence"
+        assert not stage.kv, "KV of an ended sequence"
+    reissues = world.scheduler.reissues.total()
+    assert reissues <= world.allowed, f"{reissues} re-issues after {dict(world.faults)}"
