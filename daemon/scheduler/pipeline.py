@@ -36,7 +36,8 @@ class Pipeline:
 class Limits:
     """A frame is overdue after grace_seconds + patience * its predicted time. A sequence is given
     up after `max_failures` passes that raised at one place, or `max_repeats` re-issues without
-    progress in one layout, which takes minutes: so a request that no stage can read ends.
+    progress in one layout, which takes minutes: so a request that no stage can read ends. A link
+    that is down is waited for.
     """
 
     max_running: int = 64

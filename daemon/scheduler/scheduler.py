@@ -62,7 +62,7 @@ class Scheduler:
                 error = f"too long for the new layout's context of {pipeline.context_length}"
                 actions += self._finish(sequence, FinishReason.CONTEXT, now, error)
         for sequence in self._book.running.values():
-            sequence.repeats = sequence.failures = 0
+            sequence.forgive()
             if sequence.issued == 0:
                 self._dispatch.ready.push(sequence)  # nothing of it was sent in this attempt
                 continue
@@ -258,8 +258,9 @@ class Scheduler:
         self.reissues[cause] += 1
         sequence.reissues += 1
         sequence.repeats += 1
-        if sequence.repeats > self._limits.max_repeats:
-            error = f"issued {sequence.repeats} times without progress, the last time: {cause}"
+        sequence.fruitless += cause != "link"  # a cable that is out comes back
+        if sequence.fruitless > self._limits.max_repeats:
+            error = f"issued {sequence.fruitless} times without progress, the last time: {cause}"
             return self._finish(sequence, FinishReason.FAILED, now, error)
         self._dispatch.withdraw(sequence.id)
         sequence.begin_attempt(position)

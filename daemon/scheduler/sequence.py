@@ -27,7 +27,8 @@ class Sequence:
     issued     end of what was sent in this attempt
     confirmed  every stage holds the tokens before this, as far as results of this attempt tell
     furthest   the highest `confirmed` of any attempt: progress, for back-off and for giving up
-    repeats    re-issues since `furthest` last rose; `failures`: those because computing failed
+    repeats    re-issues since `furthest` last rose; `failures`: those because computing failed,
+               `fruitless`: all but those of a link that is down
     """
 
     def __init__(self, request: Request, now: float) -> None:
@@ -42,6 +43,7 @@ class Sequence:
         self.confirmed = 0
         self.furthest = 0
         self.repeats = 0
+        self.fruitless = 0
         self.failures = 0
         self.reissues = 0
         self.constants_due = True
@@ -70,7 +72,11 @@ class Sequence:
         self.confirmed = max(self.confirmed, position)
         if self.confirmed > self.furthest:
             self.furthest = self.confirmed
-            self.repeats = self.failures = 0
+            self.forgive()
+
+    def forgive(self) -> None:
+        """There was progress, or a new layout."""
+        self.repeats = self.failures = self.fruitless = 0
 
     def accept(
         self, tokens: tuple[int, ...], context_length: int, now: float

@@ -219,6 +219,15 @@ def test_what_never_gets_through_ends() -> None:
     assert end.error == "issued 4 times without progress, the last time: lost"
 
 
+def test_a_link_that_is_down_is_waited_for() -> None:
+    h = Harness(Limits(max_repeats=3))
+    h.decode(A)
+    for _ in range(20):
+        h.now += 99.0
+        ended = [*h.scheduler.link_failed(h.now), *h.tick(h.now + 98.0)]
+        assert not [a for a in ended if isinstance(a, Finished)]
+
+
 def test_progress_restarts_the_deadline_once_per_stage() -> None:
     h = decoding()
     microbatch = h.frames[-1].microbatch
