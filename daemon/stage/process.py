@@ -108,6 +108,7 @@ class StageProcess:
                     self._take_frame(self._receiver)
                 else:
                     self._arrivals.waited()
+                    self._count_dropped()
         except Stopped:
             log.info("stopped while loading")
         finally:
@@ -303,7 +304,7 @@ class StageProcess:
     def _take_frame(self, receiver: LinkReceiver) -> None:
         frame = receiver.receive(0)
         if frame is None:
-            self._progress.dropped.update(receiver.stats.errors)
+            self._count_dropped()
             return
         self._progress.frames_received += 1
         if self._fence.judge(frame) is Verdict.ADMIT:
@@ -339,6 +340,11 @@ class StageProcess:
             a = self._assigned
             log.warning("frame not handed over: %s", why)
             self._say(msg.LinkFailed(self._node, self._incarnation, a.epoch, a.stage, why))
+
+    def _count_dropped(self) -> None:
+        """What the receiver has dropped: also between good frames, so look again when idle."""
+        if self._receiver is not None:
+            self._progress.dropped.update(self._receiver.stats.errors)
 
     def _count(self, cause: str) -> None:
         self._progress.dropped[cause] = self._progress.dropped.get(cause, 0) + 1
