@@ -19,7 +19,7 @@ import yaml
 from ctl.client import Client
 from ctl.endpoint import Endpoint
 
-PATIENCE = 90.0  # seconds: the machine may be busy with other things
+PATIENCE = 45.0  # seconds: the machine may be busy with other things
 POLL = 0.05
 INJECTED = Path(__file__).parent / "injected"
 T = TypeVar("T")
