@@ -37,8 +37,10 @@ class Lineup:
 
 
 @contextmanager
-def lineup(model: RandomLlama, multiplier: Multiplier) -> Iterator[Lineup]:
-    """Start everybody, end everybody."""
+def lineup(
+    model: RandomLlama, multiplier: Multiplier, split: tuple[int, int] = SPLIT
+) -> Iterator[Lineup]:
+    """Start everybody, end everybody. `split` is that of all two-stage contestants."""
     folder = model.folder()
     with ExitStack() as stack:
         arguments = ["--folder", str(folder)]
@@ -56,9 +58,9 @@ def lineup(model: RandomLlama, multiplier: Multiplier) -> Iterator[Lineup]:
         ask_all(singles, op="ready")
         rings = {
             style: stack.enter_context(
-                RingPair(style, folder, SPLIT, STATE, multiplier.environment)
+                RingPair(style, folder, split, STATE, multiplier.environment)
             )
             for style in STYLES
         }
-        cluster = stack.enter_context(PinnedCluster(folder, SPLIT, multiplier.kind))
+        cluster = stack.enter_context(PinnedCluster(folder, split, multiplier.kind))
         yield Lineup(folder, singles, rings, cluster)
