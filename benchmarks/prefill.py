@@ -63,7 +63,7 @@ def _alone(field: Lineup, ids: list[int], step: int) -> float:
 
 def _ceiling(field: Lineup, ids: list[int]) -> float:
     """Both at once, until the slower one has its first token."""
-    answers = ask_all(field.singles, op="decode", prompt=ids, tokens=1, prefill_step=512)
+    answers = ask_all(field.singles, op="decode", prompt=ids, tokens=1, prefill_step=min(STEPS))
     start = min(answer["start"] for answer in answers)
     return 2 * len(ids) / float(max(answer["times"][0] for answer in answers) - start)
 
