@@ -22,10 +22,10 @@ from daemon.cluster import events as cl
 from daemon.cluster.machine import Cluster, Rules
 from daemon.config import Config
 from daemon.control import open_router
-from daemon.coordinator.admission import Rivals, refusal
 from daemon.coordinator.clients import Clients
 from daemon.coordinator.desk import Desk
 from daemon.coordinator.models import Catalogue, ServedModel
+from daemon.coordinator.reception import INVENTORY, Reception
 from daemon.coordinator.ring import Ring
 from daemon.coordinator.term import next_term
 from daemon.hops import MAX_CHUNK_TOKENS
@@ -33,7 +33,7 @@ from daemon.scheduler import actions as sc
 from daemon.scheduler.pipeline import Limits, Pipeline, StageCost
 from daemon.scheduler.scheduler import Scheduler
 from transports.errors import AddressError, TransportError
-from transports.frame import SEQUENCE_ID_BYTES, Frame
+from transports.frame import Frame
 
 log = logs.get("coordinator")
 
@@ -41,7 +41,6 @@ TICK_SECONDS = 0.25
 DEFAULT_CONTEXT = 131072  # for a model whose configuration does not say
 KEPT_EVENTS = 1000
 FRAMES_PER_TURN = 64
-INVENTORY = 0  # number of the query that asks stages what they hold; clients' are higher
 
 
 class Coordinator:
@@ -64,6 +63,7 @@ class Coordinator:
         self.events: deque[dict[str, Any]] = deque(maxlen=KEPT_EVENTS)
         self.desk = Desk()
         self.clients = Clients(self)
+        self._reception = Reception(self)
         self._ring = Ring(self._context, config)
         self._todo: deque[sc.Action] = deque()
         self._performing = False
@@ -71,15 +71,13 @@ class Coordinator:
         self._poller = zmq.Poller()
         self._poller.register(self._router, zmq.POLLIN)
         self._poller.register(self.desk.wake, zmq.POLLIN)
-        self._rivals = Rivals(config.timeouts.dead_after_s)
         self._next_tick = 0.0
-        self._control_dropped = 0
         self._stopping = False
 
     @property
     def dropped(self) -> dict[str, int]:
         """What came to the coordinator's own sockets and was no message or frame, by cause."""
-        return {"control": self._control_dropped, **self._ring.dropped}
+        return {"control": self._reception.dropped, **self._ring.dropped}
 
     @property
     def draining(self) -> bool:
@@ -114,7 +112,7 @@ class Coordinator:
             due = min(due, wake)
         ready = dict(self._poller.poll(max(0, int((due - now) * 1000) + 1) if due > now else 0))
         if self._router in ready:
-            self._take_control()
+            self._reception.take(self._router)
         if self._ring.pollable in ready:
             self._take_results()
         if self.desk.wake in ready:
@@ -146,78 +144,7 @@ class Coordinator:
             return False
         return True
 
-    def _take_control(self) -> None:
-        for _ in range(FRAMES_PER_TURN):
-            try:
-                parts = self._router.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            peer, data = parts[0], parts[-1]
-            try:
-                message = msg.decode(data)
-            except msg.MessageError as error:
-                self._control_dropped += 1
-                log.warning("dropped a control message of %d parts: %s", len(parts), error)
-                continue
-            self._hear(peer, message)
-
-    def _hear(self, peer: bytes, message: msg.Message) -> None:
-        match message:
-            case msg.Request():
-                self.clients.request(peer, message)
-            case msg.NodeHello() | msg.StageHello():
-                self._hello(peer, message)
-            case msg.Heartbeat():
-                self.say(peer, msg.HeartbeatAck(message.clock, time.monotonic()))
-                if self._known_stage(message.node) != message.incarnation:
-                    self.say(peer, msg.Identify(self.cluster.term))
-                    return
-                self.happened(message)
-                if message.microbatch:
-                    stage = self.cluster.slot_of(message.node)
-                    if stage is not None:
-                        now = time.monotonic()
-                        self.scheduler.progress(message.microbatch, stage, now)
-            case msg.NodeHeartbeat():
-                member = self.cluster.members.get(message.node)
-                known = member.node.incarnation if member and member.node else None
-                if known != message.incarnation:
-                    self.say(peer, msg.Identify(self.cluster.term))
-                self.happened(message)
-            case msg.KvReport() if message.query == INVENTORY:
-                self._inventory(message)
-            case msg.KvReport() | msg.LogsReport():
-                self.clients.queries.report(message)
-            case (
-                msg.Loaded()
-                | msg.LoadFailed()
-                | msg.Assigned()
-                | msg.ChildExited()
-                | msg.Goodbye()
-                | msg.LinkFailed()
-            ):
-                self.happened(message)
-            case _:
-                log.warning("dropped an unexpected %s", type(message).__name__)
-
-    def _known_stage(self, node: str) -> str | None:
-        member = self.cluster.members.get(node)
-        return member.stage.incarnation if member and member.stage else None
-
-    def _hello(self, peer: bytes, hello: msg.NodeHello | msg.StageHello) -> None:
-        if refused := refusal(hello, self.cluster.members.values()):
-            self.note("refused", hello.node, refused.what)
-            self.say(peer, refused)
-            return
-        if isinstance(hello, msg.StageHello):
-            # One that was welcomed here obeys this very term; a stranger must have obeyed less.
-            known = self._known_stage(hello.node) == hello.incarnation
-            if hello.term > self.cluster.term or (hello.term == self.cluster.term and not known):
-                self._raise_term(hello.term + 1)
-        self.say(peer, msg.Welcome(self.cluster.term, self.cluster.rules.cluster))
-        self.happened(hello)
-
-    def _raise_term(self, term: int) -> None:
+    def raise_term(self, term: int) -> None:
         """Somebody obeyed a later coordinator than this one knew of."""
         log.warning("term raised from %d to %d", self.cluster.term, term)
         path = self.config.node.state_dir / "term"
@@ -286,17 +213,6 @@ class Coordinator:
         self.clients.streams.waiting(None)
         for slot in up.slots:  # they may hold what nobody here has asked for
             self.to_stage(slot.node, msg.KvQuery(INVENTORY))
-
-    def _inventory(self, report: msg.KvReport) -> None:
-        """What a stage holds: it is asked whenever the pipeline comes up."""
-        held = [entry.get("sequence") for entry in report.sequences]
-        try:
-            sequences = [bytes.fromhex(s) for s in held if isinstance(s, str)]
-        except ValueError:
-            log.warning("dropped a report of %s: not sequences", report.node)
-            return
-        valid = [s for s in sequences if len(s) == SEQUENCE_ID_BYTES]
-        self.perform(self.scheduler.held(valid, time.monotonic()))
 
     @property
     def context_length(self) -> int:
