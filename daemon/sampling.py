@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 MAX_TOP_LOGPROBS = 20
 MAX_LOGIT_BIAS = 1024
+WHOLE = ("top_k", "penalty_window", "seed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +49,13 @@ class SamplingParams:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise ValueError(f"{name} is {value!r}, not a number")
+            if name in WHOLE and not isinstance(value, int):
+                raise ValueError(f"{name} is {value!r}, not a whole number")
             if not low <= value <= high:
                 raise ValueError(f"{name} is {value}, outside {low} to {high}")
-        if self.logprobs is not None and not 0 <= self.logprobs <= MAX_TOP_LOGPROBS:
-            raise ValueError(f"logprobs is {self.logprobs}, outside 0 to {MAX_TOP_LOGPROBS}")
+        shown = self.logprobs
+        if shown is not None and (type(shown) is not int or not 0 <= shown <= MAX_TOP_LOGPROBS):
+            raise ValueError(f"logprobs is {shown!r}, not a whole number up to {MAX_TOP_LOGPROBS}")
         if len(self.logit_bias) > MAX_LOGIT_BIAS:
             raise ValueError(
                 f"logit_bias has {len(self.logit_bias)} entries, more than {MAX_LOGIT_BIAS}"
@@ -69,7 +74,12 @@ class SamplingParams:
             raise ValueError(f"unknown sampling option {sorted(unknown)[0]!r}")
         values = dict(wire)
         try:
-            bias = {int(t): float(b) for t, b in values.pop("logit_bias", ())}
+            pairs = [(token, bias) for token, bias in values.pop("logit_bias", ())]
         except (TypeError, ValueError) as error:
             raise ValueError("logit_bias is not a list of [token, bias] pairs") from error
-        return cls(logit_bias=bias, **values)
+        for token, bias in pairs:
+            if type(token) is not int or not 0 <= token < 1 << 31:
+                raise ValueError(f"logit_bias names {token!r}, which is no token")
+            if type(bias) not in (int, float) or not math.isfinite(bias):
+                raise ValueError(f"logit_bias of token {token} is {bias!r}, not a finite number")
+        return cls(logit_bias={t: float(b) for t, b in pairs}, **values)
