@@ -152,6 +152,7 @@ class Dispatch:
                 seconds,
                 cost.slowest_seconds(len(tokens)),
                 decode,
+                max((p.sequence.repeats + p.sequence.downs for p in pieces), default=0),
             )
         )
         return Send(

@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 
 from transports.frame import Span
 
+MAX_DOUBLINGS = 6
+
 
 @dataclass(frozen=True, slots=True)
 class Microbatch:
     """What one frame asks for. `seconds` is its predicted time through the pipe, what is queued
-    ahead of it included; `cost` its predicted time on the slowest stage. Without spans it only
-    carries commands.
+    ahead of it included; `cost` its predicted time on the slowest stage; `tries` how often it was
+    in vain before. Without spans it only carries commands.
     """
 
     id: int
@@ -21,6 +23,7 @@ class Microbatch:
     seconds: float
     cost: float
     decode: bool
+    tries: int = 0
 
 
 class Window:
@@ -136,4 +139,5 @@ class Window:
             assert len(set(sequences)) == len(sequences), "window: a sequence twice in a frame"
 
     def _allowed(self, microbatch: Microbatch) -> float:
-        return self._grace + self._patience * microbatch.seconds
+        longer: float = 2.0 ** min(microbatch.tries, MAX_DOUBLINGS)
+        return (self._grace + self._patience * microbatch.seconds) * longer

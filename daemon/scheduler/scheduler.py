@@ -49,14 +49,15 @@ class Scheduler:
         all stages have of it; without `held` from what was confirmed, and a Nack corrects it.
         """
         if pipeline is None:
+            actions = self._went_down(now)
             self._dispatch.reset(None)
-            return []
+            return actions
         before = self._dispatch.pipeline
         if before is not None and (pipeline.term, pipeline.epoch) <= (before.term, before.epoch):
             raise ValueError(f"epoch {pipeline.epoch} is not newer than {before.epoch}")
         self._dispatch.reset(pipeline)
         self.stats = PipelineStats(len(pipeline.stages))
-        actions: list[Action] = []
+        actions = []
         for sequence in self._book:
             if len(sequence.history) >= pipeline.context_length:
                 error = f"too long for the new layout's context of {pipeline.context_length}"
@@ -252,6 +253,22 @@ class Scheduler:
         for span in self._dispatch.give_up(microbatch, now):
             sequence = self._book.running[span.sequence]
             actions += self._reissue(sequence, sequence.confirmed, cause, now)
+        return actions
+
+    def _went_down(self, now: float) -> list[Action]:
+        """Whatever was under way may be what a stage ended of, if it happens again and again."""
+        actions: list[Action] = []
+        under_way = {span.sequence for m in self._dispatch.window for span in m.spans}
+        for sequence in list(self._book.running.values()):
+            if sequence.id not in under_way and not sequence.repeats:
+                continue
+            sequence.downs += 1
+            if sequence.downs >= self._limits.max_downs:
+                error = (
+                    f"the pipeline went down {sequence.downs} times while token "
+                    f"{sequence.furthest} was computed"
+                )
+                actions += self._finish(sequence, FinishReason.FAILED, now, error)
         return actions
 
     def _reissue(self, sequence: Sequence, position: int, cause: str, now: float) -> list[Action]:

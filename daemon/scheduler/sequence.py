@@ -29,6 +29,8 @@ class Sequence:
     furthest   the highest `confirmed` of any attempt: progress, for back-off and for giving up
     repeats    re-issues since `furthest` last rose; `failures`: those because computing failed,
                `fruitless`: all but those of a link that is down
+    downs      layouts that went down while it was computed, since `furthest` last rose: it may be
+               what ends the stages
     """
 
     def __init__(self, request: Request, now: float) -> None:
@@ -45,6 +47,7 @@ class Sequence:
         self.repeats = 0
         self.fruitless = 0
         self.failures = 0
+        self.downs = 0
         self.reissues = 0
         self.constants_due = True
         self.generated = 0
@@ -72,6 +75,7 @@ class Sequence:
         self.confirmed = max(self.confirmed, position)
         if self.confirmed > self.furthest:
             self.furthest = self.confirmed
+            self.downs = 0
             self.forgive()
 
     def forgive(self) -> None:

@@ -15,7 +15,6 @@ import mlx.core as mx
 
 from daemon import logs
 from daemon.engine.caches import SequenceCache
-from daemon.engine.errors import EngineError
 from daemon.engine.stage import Row, Sampled, Stage
 from daemon.sampling import SamplingParams
 from daemon.stage.ledger import Compute, Constants, SpanLedger
@@ -64,7 +63,8 @@ class Worker:
         if work:
             try:
                 output = self._compute(frame, work)
-            except (EngineError, RuntimeError, ValueError, MemoryError) as error:  # MLX's too
+            except Exception as error:
+                # Whatever a model's code makes of a request: it must not end the stage for others.
                 log.exception("computing microbatch %d failed", frame.microbatch)
                 self.failures[type(error).__name__] += 1
                 departures += [self._fail(w.span) for w in work]
