@@ -15,9 +15,10 @@ from daemon.embedded.train.corpus import gather
 from daemon.embedded.train.export import export
 from daemon.embedded.train.loop import train
 from daemon.embedded.train.model import count
+from daemon.embedded.train.plan import Plan
 from daemon.embedded.train.tokenizer import encode, train_tokenizer
 
-STEPS = 2800
+POLISH_STEPS = 120
 
 
 def processor() -> str:
@@ -33,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="target/ and draft/ go here")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=STEPS, help="of 4,096 tokens each")
+    parser.add_argument("--polish-steps", type=int, default=POLISH_STEPS, help="the last ones")
     arguments = parser.parse_args()
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
@@ -42,12 +43,13 @@ def main() -> None:
     corpus = gather()
     tokenizer = train_tokenizer(corpus.train)
     ids, held_out = encode(tokenizer, corpus.train), encode(tokenizer, corpus.held_out)
-    target, draft, seconds = train(ids, held_out, out, arguments.seed, arguments.steps)
+    plan = Plan(arguments.polish_steps)
+    target, draft, seconds = train(ids, held_out, out, arguments.seed, plan)
     export(target.shape, target.weights, tokenizer, out / "target")
     export(draft.shape, draft.weights, tokenizer, out / "draft")
     run = {
         "seed": arguments.seed,
-        "steps": arguments.steps,
+        "steps": plan.steps,
         "seconds": round(seconds),
         "machine": f"1 thread of {os.cpu_count()} on {processor()}",
         "python": platform.python_version(),

@@ -4,6 +4,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,14 +12,14 @@ import torch
 import torch.nn.functional as F
 
 from daemon.embedded.train.model import Shape, Weights, forward, initialise
+from daemon.embedded.train.plan import DRAFT_FROM, RESHAPE_AT, Plan
+from daemon.embedded.train.reshape import FINAL, FIRST, neuron_use, reshape
 from daemon.embedded.train.tokenizer import VOCABULARY
 
 TARGET = Shape(layers=8, hidden=192, heads=3, kv_heads=1, feed_forward=384, vocabulary=VOCABULARY)
-DRAFT = Shape(layers=2, hidden=128, heads=2, kv_heads=1, feed_forward=288, vocabulary=VOCABULARY)
 
 TOKENS_PER_STEP = 4096
-WARM_UP = 50
-DECAY_SHARE = 0.25  # of the steps, at the end, over which the rates fall to nothing
+DRAFT_UPDATES = 4  # a step: the draft gains more from many small batches than from a large one
 MATRIX_RATE = 0.02  # Muon, for the matrices of the layers
 VECTOR_RATE = 0.003  # AdamW, for the embedding and the norms
 Ids = npt.NDArray[np.int64]
@@ -34,7 +35,10 @@ class Learner:
 
     @classmethod
     def fresh(cls, shape: Shape, seed: int) -> "Learner":
-        weights = initialise(shape, torch.Generator().manual_seed(seed))
+        return cls.of(shape, initialise(shape, torch.Generator().manual_seed(seed)))
+
+    @classmethod
+    def of(cls, shape: Shape, weights: Weights) -> "Learner":
         for tensor in weights.values():
             tensor.requires_grad_()
         matrices = [t for name, t in weights.items() if ".layers." in name and t.ndim == 2]
@@ -56,19 +60,6 @@ class Learner:
             optimizer.zero_grad(set_to_none=True)
 
 
-def rate_at(step: int, steps: int) -> float:
-    """Warm-up, plateau, straight decline. The plateau does not depend on `steps`, so that a run
-    continued with fewer or more steps equals one started with them."""
-    return min(1.0, (step + 1) / WARM_UP, (steps - step) / (steps * DECAY_SHARE))
-
-
-def window_at(step: int, steps: int) -> int:
-    """Mostly short windows; while the rates fall some long ones, for long prompts' sake."""
-    if steps - step >= steps * DECAY_SHARE:
-        return 256
-    return {3: 4096, 1: 1024, 5: 1024, 9: 1024, 13: 1024}.get(step % 16, 256)
-
-
 def batch_at(ids: Ids, seed: int, step: int, window: int) -> torch.Tensor:
     """Windows at random places: a pure function of its arguments."""
     rows = TOKENS_PER_STEP // window
@@ -76,9 +67,43 @@ def batch_at(ids: Ids, seed: int, step: int, window: int) -> torch.Tensor:
     return torch.from_numpy(ids[starts[:, None] + np.arange(window + 1)])
 
 
-def distillation(draft: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Cross entropy against the target's distribution: its divergence, up to a constant."""
-    return F.cross_entropy(draft.flatten(0, 1), target.flatten(0, 1).softmax(-1))
+def distillation(draft: torch.Tensor, target: torch.Tensor, hard: float) -> torch.Tensor:
+    """Cross entropy against the target's distribution and, weighing `hard`, its first choice:
+    the one keeps the draft useful when sampling, the other is what greedy agreement counts."""
+    log_draft = draft.log_softmax(-1)
+    loss = -(target.softmax(-1) * log_draft).sum(-1).mean() * (1 - hard)
+    if hard:
+        first = log_draft.gather(-1, target.argmax(-1, keepdim=True))
+        loss = loss - first.mean() * hard
+    return loss
+
+
+def teach(
+    draft: Learner, tokens: torch.Tensor, wanted: torch.Tensor, rate: float, hard: float
+) -> None:
+    """Several updates of the draft from one batch and the target's logits for it."""
+    parts = min(DRAFT_UPDATES, len(tokens))
+    for some, logits in zip(tokens.chunk(parts), wanted.chunk(parts), strict=True):
+        distillation(draft.logits(some), logits, hard).backward()
+        draft.update(rate)
+
+
+@torch.no_grad()  # type: ignore[untyped-decorator]
+def lean(draft: Learner, tokens: torch.Tensor, wanted: torch.Tensor, weight: float) -> torch.Tensor:
+    """The text's next tokens mixed with the draft's opinion of them: mutual learning. Where the
+    text leaves the target undecided it takes the draft's side, which speculation profits from."""
+    labels = draft.logits(tokens).softmax(-1) * weight
+    own = torch.full_like(labels[..., :1], 1 - weight)
+    return labels.scatter_add_(-1, wanted[..., None], own)
+
+
+def reshaped(draft: Learner, target: Learner, tokens: torch.Tensor, seed: int) -> Learner:
+    """The draft in its final shape, its neurons judged by their use on these tokens."""
+    with torch.no_grad():
+        wanted = target.logits(tokens)
+    pairs = zip(tokens.chunk(4), wanted.chunk(4), strict=True)
+    losses = [lambda t=t, w=w: distillation(draft.logits(t), w, 0.5) for t, w in pairs]
+    return Learner.of(FINAL, reshape(draft.weights, neuron_use(draft.weights, losses), seed))
 
 
 def quick_check(target: Learner, draft: Learner, ids: Ids) -> dict[str, float]:
@@ -96,7 +121,7 @@ def quick_check(target: Learner, draft: Learner, ids: Ids) -> dict[str, float]:
 
 
 def save(path: Path, learners: tuple[Learner, Learner], step: int, seconds: float) -> None:
-    """A checkpoint that `load` continues from, replaced in one go."""
+    """A checkpoint that `restore` continues from, replaced in one go."""
     state = {
         "step": step,
         "seconds": seconds,
@@ -107,9 +132,8 @@ def save(path: Path, learners: tuple[Learner, Learner], step: int, seconds: floa
     path.with_suffix(".new").replace(path)
 
 
-def load(path: Path, learners: tuple[Learner, Learner]) -> tuple[int, float]:
-    """Restore the learners; returns the steps done and the seconds they took."""
-    state = torch.load(path, weights_only=True)
+def restore(state: dict[str, Any], learners: tuple[Learner, Learner]) -> None:
+    """Put a checkpoint's weights and optimizers into the learners."""
     for learner, weights, optimizers in zip(
         learners, state["weights"], state["optimizers"], strict=True
     ):
@@ -117,31 +141,43 @@ def load(path: Path, learners: tuple[Learner, Learner]) -> tuple[int, float]:
             tensor.data.copy_(weights[name])
         for optimizer, saved in zip(learner.optimizers, optimizers, strict=True):
             optimizer.load_state_dict(saved)
-    return state["step"], state["seconds"]
 
 
 def train(
-    ids: Ids, held_out: Ids, folder: Path, seed: int, steps: int, save_every: int = 100
+    ids: Ids, held_out: Ids, folder: Path, seed: int, plan: Plan, save_every: int = 25
 ) -> tuple[Learner, Learner, float]:
-    """Train both models for `steps`, continuing from the checkpoint in `folder` if there is one;
-    returns them and the seconds spent in all."""
-    learners = target, draft = Learner.fresh(TARGET, seed), Learner.fresh(DRAFT, seed + 1)
+    """Train both models, continuing from the checkpoint in `folder` if there is one; returns
+    them and the seconds spent in all."""
     checkpoint = folder / "checkpoint.pt"
-    first, before = load(checkpoint, learners) if checkpoint.exists() else (0, 0.0)
+    target, draft = Learner.fresh(TARGET, seed), Learner.fresh(FIRST, seed + 1)
+    first, before = 0, 0.0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        first, before = state["step"], state["seconds"]
+        if first > RESHAPE_AT:
+            draft = Learner.fresh(FINAL, seed)
+        restore(state, (target, draft))
     started = time.monotonic()
-    for step in range(first, steps):
-        batch = batch_at(ids, seed, step, window_at(step, steps))
-        rate = rate_at(step, steps)
-        logits = target.logits(batch[:, :-1])
-        loss = F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
-        loss.backward()
-        target.update(rate)
-        distillation(draft.logits(batch[:, :-1]), logits.detach()).backward()
-        draft.update(rate)
+    for step in range(first, plan.steps):
+        if step == RESHAPE_AT:
+            draft = reshaped(draft, target, batch_at(ids, seed, step, 256)[:, :-1], seed)
+        batch = batch_at(ids, seed, step, plan.window(step))
+        tokens, wanted = batch[:, :-1], batch[:, 1:]
+        learns, weight = plan.target_learns(step), plan.lean(step)
+        with torch.set_grad_enabled(learns):
+            logits = target.logits(tokens)
+            labels = lean(draft, tokens, wanted, weight) if learns and weight else wanted
+            loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(0, 1))
+        if learns:
+            loss.backward()
+            target.update(plan.target_rate(step))
+        if step >= DRAFT_FROM:
+            teach(draft, tokens, logits.detach(), plan.draft_rate(step), plan.hard(step))
         seconds = before + time.monotonic() - started
         record = {"step": step + 1, "seconds": round(seconds, 1), "loss": round(loss.item(), 4)}
-        if (step + 1) % save_every == 0 or step + 1 == steps:
-            save(checkpoint, learners, step + 1, seconds)
+        if (step + 1) % save_every == 0 or step + 1 == plan.steps:
+            save(checkpoint, (target, draft), step + 1, seconds)
+        if (step + 1) % (2 * save_every) == 0:
             record |= quick_check(target, draft, held_out)
         with (folder / "log.jsonl").open("a") as log:
             log.write(json.dumps(record) + "\n")

@@ -50,7 +50,14 @@ def in_text(source: str) -> bool:
 
 def judge(prompt: str, continuation: str) -> Lines:
     """Judge each complete line in its context. A bad line is left out of the context of the
-    next, so that one slip counts once. `prompt` ends where a line ends."""
+    next, so that one slip counts once. A line that the prompt begins counts when the
+    continuation adds to it."""
+    if prompt and not prompt.endswith("\n"):
+        if continuation.startswith("\n"):
+            prompt, continuation = prompt + "\n", continuation[1:]
+        else:
+            cut = prompt.rfind("\n") + 1
+            prompt, continuation = prompt[:cut], prompt[cut:] + continuation
     context, total = prompt, Lines(0, 0, 0)
     for line in continuation.split("\n")[:-1]:
         extended = f"{context}{line}\n"
