@@ -30,7 +30,13 @@ class Generation:
     """Runs from construction on; `result` waits for its end."""
 
     def __init__(
-        self, cluster: Cluster, prompt: str, max_tokens: int | None, **options: Any
+        self,
+        cluster: Cluster,
+        prompt: str,
+        max_tokens: int | None,
+        *,
+        wanted: dict[str, Any] | None = None,
+        **options: Any,
     ) -> None:
         self.start: dict[str, Any] = {}
         self.tokens: list[int] = []
@@ -42,7 +48,9 @@ class Generation:
         self.error: CommandError | None = None
         self._changed = threading.Condition()
         self._thread = threading.Thread(
-            target=self._run, args=(cluster, arguments(prompt, max_tokens, **options)), daemon=True
+            target=self._run,
+            args=(cluster, wanted or arguments(prompt, max_tokens, **options)),
+            daemon=True,
         )
         self._thread.start()
 

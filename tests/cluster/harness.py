@@ -25,13 +25,15 @@ INJECTED = Path(__file__).parent / "injected"
 T = TypeVar("T")
 
 
-def until(check: Callable[[], T], what: str, seconds: float = PATIENCE) -> T:
+def until(check: Callable[[], T], what: str | Callable[[], str], seconds: float = PATIENCE) -> T:
     """The first true answer of `check`."""
     deadline = time.monotonic() + seconds
     while True:
         if answer := check():
             return answer
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        if time.monotonic() >= deadline:
+            text = what if isinstance(what, str) else what()
+            raise AssertionError(f"not within {seconds:g} s: {text}")
         time.sleep(POLL)
 
 
@@ -179,7 +181,7 @@ class Cluster:
     def wait_ready(self) -> None:
         for name, process in self.processes.items():
             assert process.poll() is None, f"{name} ended: {self.logs()}"
-        until(lambda: self.state() == "ready", f"ready; {self.logs()[-6000:]}")
+        until(lambda: self.state() == "ready", lambda: f"ready; {self.logs()[-6000:]}")
 
     def wait_down_and_up(self) -> None:
         """Until the pipeline that was up at the first call is replaced by another."""
