@@ -30,6 +30,7 @@ from daemon.service import Demand, Notifier, handle_signals, watchdog_interval
 from daemon.supervisor.child import Child, Exit
 from daemon.supervisor.recent import RecentLines
 
+EXIT_FAILED, EXIT_REFUSED = 1, 5
 log = logs.get("supervisor")
 
 
@@ -44,6 +45,7 @@ class Shardd:
         self._tasks: list[asyncio.Task[None]] = []
         self._stop = asyncio.Event()
         self._drained = asyncio.Event()
+        self._code = 0
         self._welcomed = False
         self._notifier = Notifier.from_environment()
         self._recent = RecentLines()
@@ -68,7 +70,7 @@ class Shardd:
         self._notifier.ready(f"node {self._name} is up")
         await self._stop.wait()
         await self._leave()
-        return 0
+        return self._code
 
     def _start(self, name: str, arguments: list[str], environment: dict[str, str]) -> None:
         command = [sys.executable, "-m", f"daemon.{name}", *arguments]
@@ -85,6 +87,7 @@ class Shardd:
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):
             log.error("shardd failed", exc_info=error)
+            self._code = EXIT_FAILED
             self._stop.set()
 
     def _demanded(self, demand: Demand) -> None:
@@ -162,6 +165,7 @@ class Shardd:
                     self._send(self._hello())
                 case msg.Refused():
                     log.error("refused: %s; %s; %s", message.what, message.why, message.todo)
+                    self._code = EXIT_REFUSED
                     self._stop.set()
                 case msg.KillStage():
                     stage = self._children["stage"]
@@ -189,6 +193,7 @@ class Shardd:
         self._send(report)
         if name == "coordinator" and end.retry_seconds is None and not self._stop.is_set():
             log.error("the coordinator cannot run: %s", end.detail)
+            self._code = EXIT_FAILED
             self._stop.set()
 
     async def _drain(self, until: float) -> None:
