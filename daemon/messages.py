@@ -12,12 +12,14 @@ from __future__ import annotations
 import types
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from math import isfinite
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import msgpack
 
 PROTOCOL = 1
 MAX_MESSAGE_BYTES = 8 << 20
+LARGEST = (1 << 62) - 1  # of every number: sums and successors still fit 64 bits
 
 
 class MessageError(Exception):
@@ -172,8 +174,13 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class LoadFailed:
+    """The layers that were asked for are not held, and why."""
+
     node: str
     incarnation: str
+    digest: str
+    start: int
+    end: int
     what: str
     why: str
     todo: str
@@ -191,14 +198,21 @@ class Heartbeat:
     """Progress of a stage process, from its own thread: it goes on while the process computes, and
     stops when it hangs.
 
-    `microbatch` is the one being computed, since `busy_seconds`; 0 when idle. `clock` is the
+    It says what the stage holds (no digest: nothing) and in which epoch it has its place, so that
+    whatever was said and lost is noticed. `microbatch` is the one being computed, since
+    `busy_seconds`; 0 when idle. `link` is the state of the link to the next stage. `clock` is the
     sender's monotonic time, echoed in HeartbeatAck, from which the sender learns the coordinator's
     clock.
     """
 
     node: str
     incarnation: str
+    pid: int
     clock: float
+    epoch: int
+    digest: str
+    start: int
+    end: int
     frames_received: int
     frames_started: int
     frames_finished: int
@@ -211,6 +225,7 @@ class Heartbeat:
     kv_bytes: int
     resident_bytes: int
     dropped: dict[str, int]
+    link: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,12 +236,13 @@ class HeartbeatAck:
 
 @dataclass(frozen=True, slots=True)
 class LinkFailed:
-    """A stage could not hand a frame to the next one."""
+    """A stage could not hand this microbatch's frame to the next one."""
 
     node: str
     incarnation: str
     epoch: int
     stage: int
+    microbatch: int
     why: str
 
 
@@ -253,9 +269,12 @@ class KillStage:
 
 @dataclass(frozen=True, slots=True)
 class NodeHeartbeat:
+    """`stage_pid` is 0 while there is no stage process."""
+
     node: str
     incarnation: str
     memory_free_bytes: int
+    stage_pid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +284,7 @@ class ChildExited:
     """
 
     node: str
+    incarnation: str
     child: str
     pid: int
     reason: str
@@ -388,7 +408,9 @@ def decode(data: bytes) -> Message:
         raise MessageError(f"{cls.__name__} with fields {sorted(map(str, body))}")
     for field, value in body.items():
         if not checks[field](value):
-            raise MessageError(f"{cls.__name__}.{field} is {type(value).__name__}")
+            raise MessageError(f"{cls.__name__}.{field} is {value!r:.40}")
+    if cls in (Load, Loaded) and not body["start"] < body["end"]:
+        raise MessageError(f"{cls.__name__} of layers [{body['start']}, {body['end']})")
     message: Message = cls(**body)
     return message
 
@@ -403,7 +425,9 @@ def _check(hint: Any) -> Callable[[Any], bool]:
     if hint is Any:
         return lambda value: True
     if hint is float:
-        return lambda value: type(value) in (int, float)
+        return lambda value: type(value) in (int, float) and isfinite(value)
+    if hint is int:
+        return lambda value: type(value) is int and 0 <= value <= LARGEST
     if origin is None:
         return lambda value: type(value) is hint
     if origin in (Union, types.UnionType):

@@ -34,12 +34,14 @@ class Slot:
 class ModelWanted:
     """Load this model. `nodes` in pipeline order and `split` in layers; empty: the
     cluster decides. The last stage sends its results to `result_address`.
+    `at_once`: with the nodes that are there, without waiting for others to join.
     """
 
     model: ModelSpec
     result_address: str
     nodes: tuple[str, ...] = ()
     split: tuple[int, ...] = ()
+    at_once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +113,9 @@ class PipelineDown:
 
 @dataclass(frozen=True, slots=True)
 class LinkLost:
-    """A frame could not be handed over: what was in flight is to be issued again."""
+    """A frame could not be handed over: it is to be issued again."""
 
+    microbatch: int
     why: str
 
 

@@ -1,4 +1,4 @@
-"""One node as the coordinator knows it."""
+"""One node as the coordinator knows it: what was reported, and what it was asked for."""
 
 from __future__ import annotations
 
@@ -18,25 +18,41 @@ class Holding:
 
 @dataclass(slots=True)
 class Member:
-    """`*_at` are times of the coordinator's clock, 0.0 for never."""
+    """`*_at` are times of the coordinator's clock. `loaded`, `beat` and `assigned` are what the
+    stage reported; `asked` is the last Load sent to it, None after an Unload.
+    """
 
     name: str
     node: msg.NodeHello | None = None
     node_at: float = 0.0
     joined_at: float = 0.0
     memory_free_bytes: int = 0
+    stage_pid: int = 0
+    stage_pid_at: float = 0.0
     stage: msg.StageHello | None = None
     beat: msg.Heartbeat | None = None
     beat_at: float = 0.0
-    holding: Holding | None = None
-    loading: Holding | None = None
     loaded: msg.Loaded | None = None
-    load_again_at: float = 0.0
+    loaded_at: float = 0.0
     assigned: int = 0
+    asked: Holding | None = None
+    asked_at: float = float("-inf")
+    load_again_at: float = 0.0
     restarts: int = 0
     draining: bool = False
     suspect: bool = False
     trouble: str | None = None
+
+    @property
+    def holding(self) -> Holding | None:
+        """What the stage says it holds."""
+        if self.loaded is None:
+            return None
+        return Holding(self.loaded.digest, LayerRange(self.loaded.start, self.loaded.end))
+
+    @property
+    def loading(self) -> bool:
+        return self.asked is not None and self.holding != self.asked
 
     @property
     def state(self) -> str:
@@ -49,11 +65,23 @@ class Member:
             return "suspect"
         if self.loading:
             return "loading"
-        return "ready" if self.holding else "idle"
+        return "ready" if self.loaded else "idle"
 
-    def stage_gone(self, why: str) -> None:
+    def stage_gone(self, why: str | None) -> None:
         """Its process ended or is about to be ended: nothing it held is counted on any more."""
-        self.stage = self.beat = self.holding = self.loading = self.loaded = None
+        self.stage = self.beat = self.loaded = self.asked = None
         self.assigned = 0
+        self.asked_at = float("-inf")
+        self.load_again_at = 0.0
         self.suspect = False
         self.trouble = why
+
+    def busy_on(self, microbatch: int, now: float) -> float:
+        """Seconds that the stage has computed this microbatch, or one before it; 0 when it does
+        not. Its heartbeat was true when it was sent, and its silence since then counts as
+        computing.
+        """
+        beat = self.beat
+        if self.stage is None or beat is None or not 0 < beat.microbatch <= microbatch:
+            return 0.0
+        return beat.busy_seconds + max(0.0, now - self.beat_at)

@@ -1,4 +1,4 @@
-"""`python -m daemon.coordinator CONFIG`: the coordinator process, started by shardd."""
+"""`python -m daemon.coordinator CONFIG PARENT`: the coordinator process, started by shardd."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def main() -> None:
     logs.setup(config.log.format, config.log.level, config.node.name, "coordinator")
     dump_stacks_on_request()
     try:
-        coordinator = Coordinator(config)
+        coordinator = Coordinator(config, int(sys.argv[2]))
     except AddressError as error:
         logs.get("coordinator").error("%s", error)
         sys.exit(1)

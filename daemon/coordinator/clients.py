@@ -97,7 +97,7 @@ class Clients:
             "term": cluster.term,
             "epoch": cluster.epoch,
             "uptime": now - of.began,
-            "state": "draining" if of.draining else cluster.state,
+            "state": "draining" if of.closing else cluster.state,
             "reason": cluster.why_down or None,
             "model": views.model_view(of.model),
             "active": scheduler["running"],
@@ -141,7 +141,7 @@ class Clients:
         def ended(reports: Any, silent: list[str]) -> dict[str, Any]:
             return {"sequences": views.kv_view(self._of.cluster, reports), "silent": silent}
 
-        number = self.queries.ask(answer, nodes, time.monotonic(), ended)
+        number = self.queries.ask(answer, msg.KvReport, nodes, time.monotonic(), ended)
         for node in nodes:
             self._of.to_stage(node, msg.KvQuery(number))
 
@@ -160,7 +160,7 @@ class Clients:
         def ended(reports: Any, silent: list[str]) -> dict[str, Any]:
             return {"node": node, "lines": reports[0].lines if reports else [], "silent": silent}
 
-        number = self.queries.ask(answer, {node}, time.monotonic(), ended)
+        number = self.queries.ask(answer, msg.LogsReport, {node}, time.monotonic(), ended)
         self._of.to_node(node, msg.LogsQuery(number, child, lines))
 
     # --- events ---

@@ -17,6 +17,7 @@ class Desk:
         self._pool = ThreadPoolExecutor(1, "desk")
         self._done: deque[Callable[[], object]] = deque()
         self.wake, self._poke = os.pipe()
+        self.waiting = 0
 
     def submit(
         self,
@@ -24,7 +25,9 @@ class Desk:
         then: Callable[[Any], object],
         failed: Callable[[BaseException], object],
     ) -> None:
-        """`then(result)` or `failed(error)` follows in the coordinator's thread."""
+        """In order of asking, one at a time. `then(result)` or `failed(error)` follows in the
+        coordinator's thread.
+        """
 
         def ended(future: Future[Any]) -> None:
             if future.cancelled():
@@ -36,11 +39,13 @@ class Desk:
                 self._done.append(lambda: then(future.result()))
             os.write(self._poke, b"x")
 
+        self.waiting += 1
         self._pool.submit(work).add_done_callback(ended)
 
     def finish(self) -> None:
         os.read(self.wake, 4096)
         while self._done:
+            self.waiting -= 1
             self._done.popleft()()
 
     def close(self) -> None:

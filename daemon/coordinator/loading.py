@@ -1,17 +1,23 @@
-"""Models by request: list, load, unload, and the one that the configuration names."""
+"""Models by request: list, load, unload, and the one that was or is to be served when the
+coordinator starts.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from daemon import logs
 from daemon import messages as msg
+from daemon.cluster.split import SplitError, ranges_of
 from daemon.coordinator import views
-from daemon.coordinator.answer import EXIT_FAILED, Answer, Refusal
+from daemon.coordinator.answer import EXIT_FAILED, EXIT_USAGE, Answer, Refusal
 from daemon.coordinator.arguments import BadArguments, typed
 from daemon.coordinator.models import ServedModel, UnknownModel
+from daemon.coordinator.remembered import Memory, Remembered
 from daemon.engine.errors import LoadError
+from transports.errors import AddressError
 
 if TYPE_CHECKING:
     from daemon.coordinator.process import Coordinator
@@ -34,11 +40,27 @@ def explained(what: str, error: BaseException) -> Refusal:
             return Refusal(EXIT_FAILED, what, str(error), "see the coordinator's log")
 
 
+@dataclass(eq=False, slots=True)
+class Job:
+    """One model on its way in. `answer` is None when nobody waits for it; `preparing` while its
+    folder is read.
+    """
+
+    reference: str
+    split: tuple[int, ...]
+    answer: Answer | None
+    preparing: bool = True
+
+
 class Loading:
     def __init__(self, coordinator: Coordinator) -> None:
         self._of = coordinator
-        self._answer: Answer | None = None
-        self.preparing: str | None = None  # the model whose folder is being read
+        self._job: Job | None = None
+        self._memory = Memory(coordinator.config.node.state_dir / "model.json")
+
+    @property
+    def preparing(self) -> bool:
+        return self._job is not None and self._job.preparing
 
     def listing(self, answer: Answer, arguments: dict[str, Any]) -> None:
         loaded = self._of.model.spec.name if self._of.model else None
@@ -55,60 +77,78 @@ class Loading:
             raise BadArguments("which model? give its name or folder")
         if not all(type(n) is int for n in split):
             raise BadArguments("split is a list of numbers of layers")
-        if self._answer:
+        if self._job and self._job.answer:
             what, why = "another model is being loaded", "one at a time"
             raise Refusal(EXIT_FAILED, what, why, "wait for it, or unload it")
-        self._answer = answer
-        self._prepare(reference, tuple(split))
+        self._prepare(Job(reference, tuple(split), answer))
 
-    def load_at_start(self, reference: str) -> None:
-        """The configuration names a model."""
-        self._prepare(reference, tuple(self._of.config.coordinator.split or ()))
+    def load_at_start(self) -> None:
+        """What was served before this coordinator was restarted, or what the configuration names.
+        """
+        configured = self._of.config.coordinator.model
+        if before := self._memory.recall(configured):
+            self._prepare(Job(before.reference, before.split, None))
+        elif configured:
+            self._prepare(Job(configured, tuple(self._of.config.coordinator.split or ()), None))
 
-    def _prepare(self, reference: str, split: tuple[int, ...]) -> None:
-        self.preparing = reference
-
-        def prepared(model: ServedModel) -> None:
-            self.preparing = None
-            self._of.want(model, split)
-
-        def failed(error: BaseException) -> None:
-            self.preparing = None
-            refusal = explained(f"cannot load {reference}", error)
-            self.ended(msg.Failure(0, refusal.code, refusal.what, refusal.why, refusal.todo))
-
+    def _prepare(self, job: Job) -> None:
+        self._job = job
         self._of.desk.submit(
-            partial(self._of.catalogue.prepare, reference),
-            prepared,
-            failed,
+            partial(self._of.catalogue.prepare, job.reference),
+            partial(self._prepared, job),
+            lambda error: self._fail(job, explained(f"cannot load {job.reference}", error)),
         )
+
+    def _prepared(self, job: Job, model: ServedModel) -> None:
+        """Nothing that runs is touched before it is known that this one can be loaded."""
+        if job is not self._job:
+            return  # it was unloaded, or another took its place, meanwhile
+        try:
+            if job.split:
+                ranges_of(job.split, model.info.layers)
+            self._of.want(model, job.split, at_once=job.answer is not None)
+        except SplitError as error:
+            todo = f"give one number of layers per node that add up to {model.info.layers}"
+            self._fail(job, Refusal(EXIT_USAGE, f"cannot split {job.reference}", str(error), todo))
+        except AddressError as error:
+            what = f"cannot load {job.reference}: results cannot be taken at {error.address}"
+            self._fail(job, Refusal(EXIT_FAILED, what, error.why, error.hint))
+        job.preparing = False
+
+    def _fail(self, job: Job, refusal: Refusal) -> None:
+        if job is self._job:
+            failure = msg.Failure(0, refusal.code, refusal.what, refusal.why, refusal.todo)
+            self.ended(failure)
 
     def ended(self, failure: msg.Failure | None) -> None:
         """The model is in place, or will not be."""
+        job, self._job = self._job, None
         if failure:
             self._of.note("load-failed", "", f"{failure.what}: {failure.why}; {failure.todo}")
-        answer, self._answer = self._answer, None
-        if answer is None:
-            return
-        if failure:
-            answer.fail(failure.code, failure.what, failure.why, failure.todo)
+            if job and job.answer:
+                job.answer.fail(failure.code, failure.what, failure.why, failure.todo)
             return
         cluster = self._of.cluster
-        layers = [len(slot.layers) for slot in cluster.slots]
-        name = cluster.model.name if cluster.model else None
-        answer.reply({"model": name, "epoch": cluster.epoch, "layers": layers})
+        split = tuple(len(slot.layers) for slot in cluster.slots)
+        if job:
+            configured = self._of.config.coordinator.model
+            self._memory.keep(Remembered(job.reference, split, configured))
+        if job and job.answer:
+            name = cluster.model.name if cluster.model else None
+            job.answer.reply({"model": name, "epoch": cluster.epoch, "layers": list(split)})
 
     def unload(self, answer: Answer, arguments: dict[str, Any]) -> None:
         name = self._of.model.spec.name if self._of.model else None
+        self._memory.forget()
         self._of.unwant()
-        if self._answer:
-            todo = "load it again"
-            failure = msg.Failure(0, EXIT_FAILED, "not loaded", "it was unloaded meanwhile", todo)
-            self.ended(failure)
+        if self._job:
+            why = "it was unloaded meanwhile"
+            self._fail(self._job, Refusal(EXIT_FAILED, "not loaded", why, "load it again"))
         answer.reply({"model": name})
 
     def tick(self) -> None:
         """Progress for who waits."""
-        if self._answer:
-            for data in views.loading_view(self._of.cluster):
-                self._answer.chunk(data)
+        job = self._job
+        for data in views.loading_view(self._of.cluster) if job and job.answer else ():
+            if job and job.answer and not job.answer.chunk(data):
+                job.answer = None  # it is loaded all the same

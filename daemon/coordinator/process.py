@@ -44,9 +44,12 @@ FRAMES_PER_TURN = 64
 
 
 class Coordinator:
-    def __init__(self, config: Config) -> None:
-        """Raises AddressError when the control address cannot be bound."""
+    def __init__(self, config: Config, parent: int) -> None:
+        """`parent` is the pid of its shardd. Raises AddressError when the control address cannot be
+        bound.
+        """
         self.config = config
+        self._parent = parent
         self.began = time.monotonic()
         self._context: zmq.Context[Any] = zmq.Context()
         self._router, self.address = open_router(self._context, config.coordinator.address)
@@ -56,7 +59,7 @@ class Coordinator:
             config.coordinator.cluster,
             config.node.name,
             MAX_CHUNK_TOKENS,
-            config.timeouts.dead_after_s,
+            dead_after=config.timeouts.dead_after_s,
         )
         self.cluster = Cluster(rules, next_term(config.node.state_dir / "term"))
         self.scheduler = Scheduler(Limits())
@@ -73,6 +76,7 @@ class Coordinator:
         self._poller.register(self.desk.wake, zmq.POLLIN)
         self._next_tick = 0.0
         self._stopping = False
+        self._stop_at = float("inf")
 
     @property
     def dropped(self) -> dict[str, int]:
@@ -80,8 +84,9 @@ class Coordinator:
         return {"control": self._reception.dropped, **self._ring.dropped}
 
     @property
-    def draining(self) -> bool:
-        return self._stopping
+    def closing(self) -> bool:
+        """Whether no new request is taken: this process, or a stage, is about to leave."""
+        return self._stopping or self.cluster.state == "draining"
 
     @property
     def _idle(self) -> bool:
@@ -90,15 +95,15 @@ class Coordinator:
     def stop(self) -> None:
         """From a signal handler: take no new request, end when the running ones have."""
         self._stopping = True
+        # Its shardd waits so long and then kills: the clients are to hear of it before.
+        self._stop_at = time.monotonic() + max(0.5, self.config.timeouts.drain_s - 2.0)
 
     def run(self) -> None:
-        parent = os.getppid()
-        if self.config.coordinator.model:
-            self.clients.loading.load_at_start(self.config.coordinator.model)
+        self.clients.loading.load_at_start()
         try:
-            while not (self._stopping and self._idle):
+            while not (self._stopping and (self._idle or time.monotonic() > self._stop_at)):
                 self._turn()
-                if os.getppid() != parent:
+                if os.getppid() != self._parent:
                     log.warning("shardd is gone: ending")
                     return
         finally:
@@ -122,6 +127,7 @@ class Coordinator:
             self._next_tick = now + TICK_SECONDS
             self.happened(cl.Tick())
             self.clients.tick(now)
+            self._ring.look()
             self._drained()
         wake = self.scheduler.next_wake()
         if wake is not None and now >= wake:
@@ -148,7 +154,7 @@ class Coordinator:
         """Somebody obeyed a later coordinator than this one knew of."""
         log.warning("term raised from %d to %d", self.cluster.term, term)
         path = self.config.node.state_dir / "term"
-        self.do(self.cluster.new_term(next_term(path, at_least=term)))
+        self.do(self.cluster.new_term(next_term(path, at_least=term), time.monotonic()))
 
     # --- cluster ---
 
@@ -170,7 +176,8 @@ class Coordinator:
                     self.perform(self.scheduler.configure(None, time.monotonic()))
                     self.clients.streams.waiting(action.why)
                 case cl.LinkLost():
-                    self.perform(self.scheduler.link_failed(time.monotonic()))
+                    now = time.monotonic()
+                    self.perform(self.scheduler.link_failed(now, action.microbatch))
                 case cl.LoadEnded():
                     self._load_ended(action.failure)
                 case cl.Note():
@@ -219,8 +226,8 @@ class Coordinator:
         """Tokens that a sequence may have, prompt and answer together."""
         return (self.model.info.context_length if self.model else 0) or DEFAULT_CONTEXT
 
-    def want(self, model: ServedModel, split: tuple[int, ...]) -> None:
-        """Load this model. The results' link is opened first: its limits come from the model."""
+    def want(self, model: ServedModel, split: tuple[int, ...], at_once: bool) -> None:
+        """Load this model; what runs is cancelled. AddressError when results cannot be taken."""
         if self._ring.pollable is not None:
             self._poller.unregister(self._ring.pollable)
         results = self._ring.open(model.info.hidden_size, model.info.vocab_size)
@@ -230,7 +237,7 @@ class Coordinator:
         nodes = self.config.coordinator.nodes
         if split and len(split) != len(nodes):
             nodes = nodes[: len(split)] if len(split) < len(nodes) else ()
-        self.happened(cl.ModelWanted(model.spec, results, nodes, split))
+        self.happened(cl.ModelWanted(model.spec, results, nodes, split, at_once))
 
     def unwant(self) -> None:
         """Unload; what runs is cancelled."""
@@ -245,9 +252,10 @@ class Coordinator:
         self.clients.loading.ended(failure)
 
     def _drained(self) -> None:
-        """Let draining nodes go when nothing runs any more."""
+        """Let draining nodes go when nothing runs on them any more."""
         for member in self.cluster.members.values():
-            if member.draining and member.node and self._idle:
+            needed = self.cluster.slot_of(member.name) is not None and not self._idle
+            if member.draining and member.node and not needed:
                 self.to_node(member.name, msg.Drained(member.name))
 
     # --- scheduler ---

@@ -17,6 +17,7 @@ class Query:
     """What one client waits for. `ended` makes the reply from the reports and the silent nodes."""
 
     answer: Answer
+    kind: type[msg.KvReport] | type[msg.LogsReport]
     missing: set[str]
     due: float
     ended: Callable[[list[msg.KvReport | msg.LogsReport], list[str]], dict[str, Any]]
@@ -31,6 +32,7 @@ class Queries:
     def ask(
         self,
         answer: Answer,
+        kind: type[msg.KvReport] | type[msg.LogsReport],
         nodes: set[str],
         now: float,
         ended: Callable[[list[msg.KvReport | msg.LogsReport], list[str]], dict[str, Any]],
@@ -38,12 +40,12 @@ class Queries:
         """Open a query to these nodes; its number goes into the messages to them."""
         self._last += 1
         due = now + (ANSWER_SECONDS if nodes else 0.0)
-        self._open[self._last] = Query(answer, set(nodes), due, ended)
+        self._open[self._last] = Query(answer, kind, set(nodes), due, ended)
         return self._last
 
     def report(self, report: msg.KvReport | msg.LogsReport) -> None:
         query = self._open.get(report.query)
-        if query is None or report.node not in query.missing:
+        if query is None or type(report) is not query.kind or report.node not in query.missing:
             return
         query.missing.discard(report.node)
         query.reports.append(report)

@@ -40,7 +40,11 @@ class Reception:
                 self.dropped += 1
                 log.warning("dropped a control message of %d parts: %s", len(parts), error)
                 continue
-            self._hear(parts[0], message)
+            try:
+                self._hear(parts[0], message)
+            except Exception:  # what one peer says must not end everybody's requests
+                self.dropped += 1
+                log.exception("a %s could not be handled", type(message).__name__)
 
     def _hear(self, peer: bytes, message: msg.Message) -> None:
         of = self._of
@@ -114,10 +118,10 @@ class Reception:
     def _heartbeat(self, peer: bytes, beat: msg.Heartbeat) -> None:
         of, now = self._of, time.monotonic()
         of.say(peer, msg.HeartbeatAck(beat.clock, now))
+        of.happened(beat)
         if self._known_stage(beat.node) != beat.incarnation:
             of.say(peer, msg.Identify(of.cluster.term))
             return
-        of.happened(beat)
         stage = of.cluster.slot_of(beat.node)
         if beat.microbatch and stage is not None:
             of.scheduler.progress(beat.microbatch, stage, now)

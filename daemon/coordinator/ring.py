@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import zmq
 
 from daemon.config import Config
 from daemon.hops import hop_limits, hop_options, plain_allowed
-from transports.base import LinkReceiver, LinkSender
+from transports.address import Address
+from transports.base import LinkReceiver, LinkSender, LinkState
 from transports.errors import LinkDown
 from transports.factory import open_receiver, open_sender
 from transports.frame import Frame
 from transports.limits import FrameLimits
 
+SEND_SECONDS = 0.05  # the coordinator must not wait for one stage while others need it
+CONNECT_SECONDS = 1.0
+
 
 class Ring:
     def __init__(self, context: zmq.Context[Any], config: Config) -> None:
         self._context = context
-        self._address = config.node.data_address
-        self._options = hop_options(config.timeouts.send_s)
+        # The stage of this node has the configured port.
+        self._address = str(replace(Address.parse(config.node.data_address), port=0))
+        self._options = hop_options(SEND_SECONDS)
         self._networks = config.security.plain_networks
         self._limits: FrameLimits | None = None
         self._receiver: LinkReceiver | None = None
@@ -46,6 +53,7 @@ class Ring:
             return
         if self._sender:
             self._sender.close(0.0)
+            self._sender = None
         self._sender = open_sender(
             first_stage,
             self._limits,
@@ -53,6 +61,16 @@ class Ring:
             context=self._context,
             allow_plain=plain_allowed(first_stage, self._networks),
         )
+        waited_until = time.monotonic() + CONNECT_SECONDS
+        while self._sender.state is LinkState.CONNECTING and time.monotonic() < waited_until:
+            zmq.select([self._sender.pollable], [], [], CONNECT_SECONDS)
+
+    def look(self) -> None:
+        """Take in what happened on the links; to be called now and then, also when nothing is sent.
+        """
+        for end in (self._sender, self._receiver):
+            if end:
+                _ = end.state
 
     @property
     def pollable(self) -> Any:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from daemon.coordinator.process import Coordinator
 
 SILENT_SECONDS = 10.0  # after which a client that waits for tokens is taken for gone
+MOST_PREPARING = 256  # prompts that wait to be made tokens of
 RATE_SECONDS = 5.0  # over which tokens per second are counted
 
 
@@ -42,8 +43,8 @@ class Streams:
     def generate(self, answer: Answer, arguments: dict[str, Any]) -> None:
         wanted = Generate.parse(arguments)
         model = self._of.model
-        if self._of.draining:
-            what, why = "the cluster is draining", "it takes no new request before it stops"
+        if self._of.closing:
+            what, why = "the cluster is draining", "it takes no new request before a node leaves"
             raise Refusal(EXIT_REFUSED, what, why, "ask again later")
         if model is None and self._of.clients.loading.preparing:
             what, why = "the model is being loaded", "its description is still being read"
@@ -54,6 +55,9 @@ class Streams:
         if wanted.messages and not wanted.raw and not model.tokenizer.has_chat_template:
             what, why = f"{model.spec.name} has no chat template", "it is not a chat model"
             raise Refusal(EXIT_USAGE, what, why, "use a plain prompt (--raw)")
+        if self._of.desk.waiting >= MOST_PREPARING:
+            what, why = "too many requests at once", f"{MOST_PREPARING} prompts are waiting"
+            raise Refusal(EXIT_DEGRADED, what, why, "ask again later")
         began = time.monotonic()
         self._of.desk.submit(
             partial(_encode, model, wanted),
@@ -142,12 +146,25 @@ class Streams:
         if stream is None:
             return
         self._delivered.append((now, len(action.tokens)))
-        text = stream.take(action.tokens, now)
+        try:
+            text = stream.take(action.tokens, now)
+        except (LookupError, ValueError, OverflowError) as error:
+            # A model's vocabulary may be padded: such a token has no text.
+            self._without_text(stream, action.tokens, error)
+            return
         logprobs = list(action.logprobs) if action.logprobs is not None else None
         self._tell(stream, {"text": text, "tokens": list(action.tokens), "logprobs": logprobs})
         if stream.stopped:
             ended = self._of.scheduler.finish(action.sequence, rq.FinishReason.STOP, now)
             self._of.perform(ended)
+
+    def _without_text(
+        self, stream: Stream, tokens: tuple[int, ...], error: Exception
+    ) -> None:
+        del self._streams[stream.sequence]
+        what, why = "the model gave a token without text", f"one of {list(tokens)}: {error!r}"
+        stream.answer.fail(EXIT_FAILED, what, why, "do not bias tokens outside the vocabulary")
+        self._of.perform(self._of.scheduler.cancel(stream.sequence, time.monotonic()))
 
     def finished(self, action: sc.Finished) -> None:
         stream = self._streams.pop(action.sequence, None)

@@ -141,12 +141,21 @@ def hops_view(cluster: Cluster, stats: PipelineStats, now: float) -> list[dict[s
             "path": "zmq (plain)",
             "p50": measured[i]["link"]["p50"] if i < len(measured) else None,
             "p99": measured[i]["link"]["p99"] if i < len(measured) else None,
-            "state": "up" if cluster.up else "down",
+            "state": _link_state(cluster, start),
             "why": None if cluster.up else cluster.why_down,
         }
         for i, (start, end) in enumerate(pairwise(places))
         if cluster.slots
     ]
+
+
+def _link_state(cluster: Cluster, sender: str) -> str:
+    """As its sender's last heartbeat says; the coordinator's own link is as good as the pipeline.
+    """
+    member = cluster.members.get(sender)
+    if member is None or not cluster.up:
+        return "up" if cluster.up else "down"
+    return member.beat.link if member.beat and member.beat.link else "up"
 
 
 def sequence_view(sequence: Sequence, now: float) -> dict[str, Any]:
@@ -168,7 +177,7 @@ def sequence_view(sequence: Sequence, now: float) -> dict[str, Any]:
 def kv_view(cluster: Cluster, reports: list[KvReport]) -> list[dict[str, Any]]:
     """One row per sequence and stage."""
     rows = [
-        {"stage": cluster.slot_of(report.node), "node": report.node} | entry
+        entry | {"stage": cluster.slot_of(report.node), "node": report.node}
         for report in reports
         for entry in report.sequences
     ]

@@ -1,4 +1,4 @@
-"""`python -m daemon.stage CONFIG INCARNATION`: a stage process, started by shardd."""
+"""`python -m daemon.stage CONFIG INCARNATION PARENT`: a stage process, started by shardd."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def main() -> None:
     config = load(Path(sys.argv[1]))
     logs.setup(config.log.format, config.log.level, config.node.name, "stage")
     dump_stacks_on_request()
-    process = StageProcess(config, sys.argv[2])
+    process = StageProcess(config, sys.argv[2], int(sys.argv[3]))
     signal.signal(signal.SIGTERM, lambda signum, frame: process.stop())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is shardd's to handle
     process.run()

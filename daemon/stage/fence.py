@@ -67,6 +67,10 @@ class Fence:
         self._held.append(frame)
         return Verdict.HOLD
 
+    def clear(self) -> None:
+        """The model was unloaded: no frame that waits can be computed."""
+        self._held.clear()
+
     def check_integrity(self) -> None:
         assert len(self._held) <= MAX_HELD, "fence: holds too much"
         own = (self.term, self.epoch)

@@ -39,6 +39,9 @@ class Progress:
     bytes_total: int = 0
     sequences: int = 0
     kv_bytes: int = 0
+    held: tuple[str, int, int] | None = None
+    epoch: int = 0
+    link: str = ""
     dropped: dict[str, int] = field(default_factory=dict)
 
 
@@ -80,6 +83,7 @@ class Heartbeat(threading.Thread):
         progress: Progress,
         clock: Clock,
         rejoin: Callable[[], None],
+        parent: int,
     ) -> None:
         super().__init__(name="heartbeat", daemon=True)
         self._context = context
@@ -90,6 +94,7 @@ class Heartbeat(threading.Thread):
         self._progress = progress
         self._clock = clock
         self._rejoin = rejoin
+        self._parent = parent
         self._stopping = threading.Event()
         self._process = psutil.Process()
 
@@ -97,13 +102,12 @@ class Heartbeat(threading.Thread):
         self._stopping.set()
 
     def run(self) -> None:
-        parent = os.getppid()
         socket = self._context.socket(zmq.DEALER)
         dealer_options(socket, f"beat:{self._node}:{self._incarnation}")
         socket.connect(self._coordinator)
         try:
             while not self._stopping.is_set():
-                if os.getppid() != parent:
+                if os.getppid() != self._parent:
                     log.warning("shardd is gone: ending")
                     os.kill(os.getpid(), signal.SIGTERM)
                     return
@@ -118,12 +122,15 @@ class Heartbeat(threading.Thread):
         beat = msg.Heartbeat(
             self._node,
             self._incarnation,
+            os.getpid(),
             now,
+            p.epoch,
+            *(p.held or ("", 0, 0)),
             p.frames_received,
             p.frames_started,
             p.frames_finished,
             microbatch,
-            now - since if microbatch else 0.0,
+            max(0.0, now - since) if microbatch else 0.0,
             p.loading,
             p.bytes_loaded,
             p.bytes_total,
@@ -131,6 +138,7 @@ class Heartbeat(threading.Thread):
             p.kv_bytes,
             self._process.memory_info().rss,
             dict(p.dropped),
+            p.link,
         )
         try:
             socket.send(msg.encode(beat), zmq.NOBLOCK)

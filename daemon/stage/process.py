@@ -47,7 +47,7 @@ class Stopped(Exception):
 
 
 class StageProcess:
-    def __init__(self, config: Config, node_incarnation: str) -> None:
+    def __init__(self, config: Config, node_incarnation: str, parent: int) -> None:
         self._config = config
         self._node = config.node.name
         self._node_incarnation = node_incarnation
@@ -67,7 +67,6 @@ class StageProcess:
         self._sender: LinkSender | None = None
         self._assigned: msg.Assign | None = None
         self._arrivals = Arrivals()
-        self._link_failed = False
         self._rejoin = False
         self._stopping = False
         self._heartbeat = Heartbeat(
@@ -79,6 +78,7 @@ class StageProcess:
             self._progress,
             self._clock,
             self._ask_rejoin,
+            parent,
         )
 
     def stop(self) -> None:
@@ -108,11 +108,18 @@ class StageProcess:
                     self._take_frame(self._receiver)
                 else:
                     self._arrivals.waited()
-                    self._count_dropped()
+                    self._look()
         except Stopped:
             log.info("stopped while loading")
         finally:
             self._close()
+
+    def _look(self) -> None:
+        """Take in what happened on the links, also when no frame comes: events would pile up."""
+        if self._receiver:
+            _ = self._receiver.state
+            self._progress.dropped.update(self._receiver.stats.errors)
+        self._progress.link = self._sender.state.value if self._sender else ""
 
     def _close(self) -> None:
         self._heartbeat.stop()
@@ -219,6 +226,10 @@ class StageProcess:
         except AddressError as error:
             self._load_failed(load, self._config.node.data_address, error.why, error.hint)
             return
+        except (RuntimeError, ValueError, MemoryError, OSError) as error:  # MLX's, the disk's
+            log.exception("loading failed")
+            self._load_failed(load, str(folder), str(error), "see `shardctl logs` of this node")
+            return
         finally:
             self._progress.loading = False
         assert self._receiver
@@ -236,12 +247,14 @@ class StageProcess:
             speed.prefill,
             stage.compiled,
         )
+        self._progress.held = (load.digest, load.start, load.end)
         self._say(self._held)
 
     def _load_failed(self, load: msg.Load, what: str, why: str, todo: str) -> None:
         log.error("cannot load %s: %s: %s; %s", load.model, what, why, todo)
         self._unload()
-        self._say(msg.LoadFailed(self._node, self._incarnation, what, why, todo))
+        asked = (load.digest, load.start, load.end)
+        self._say(msg.LoadFailed(self._node, self._incarnation, *asked, what, why, todo))
 
     def _loading(self, done: int, total: int) -> None:
         self._progress.bytes_loaded, self._progress.bytes_total = done, total
@@ -268,12 +281,16 @@ class StageProcess:
             self._poller.unregister(self._receiver.pollable)
             self._receiver.close()
         self._worker = self._held = self._receiver = self._sender = self._assigned = None
+        self._fence.clear()
+        self._progress.held = None
+        self._progress.sequences = self._progress.kv_bytes = 0
+        self._progress.link = ""
         gc.collect()
         mx.clear_cache()
 
     def _assign(self, assign: msg.Assign) -> None:
         if self._worker is None or self._limits is None:
-            return  # it was unloaded meanwhile: the coordinator hears so by Loaded or LoadFailed
+            return  # it was unloaded meanwhile: the next heartbeat says so
         before = self._assigned.next_address if self._assigned else ""
         if self._sender and assign.next_address != before:
             self._sender.close(0.0)
@@ -289,12 +306,12 @@ class StageProcess:
                     allow_plain=plain_allowed(assign.next_address, networks),
                 )
             except AddressError as error:
-                what, why, todo = assign.next_address, error.why, error.hint
-                self._say(msg.LoadFailed(self._node, self._incarnation, what, why, todo))
-                return
-        self._assigned, self._link_failed = assign, False
+                log.error("cannot send to the next stage: %s", error)
+                return  # the coordinator asks again, and shows that this stage is not in its place
+        self._assigned = assign
         self._worker.place(assign.stage)
         early = self._fence.assign(assign.term, assign.epoch)
+        self._progress.epoch = assign.epoch
         self._say(msg.Assigned(self._node, self._incarnation, assign.epoch))
         for frame in early:
             self._compute(frame)
@@ -304,7 +321,7 @@ class StageProcess:
     def _take_frame(self, receiver: LinkReceiver) -> None:
         frame = receiver.receive(0)
         if frame is None:
-            self._count_dropped()
+            self._look()
             return
         self._progress.frames_received += 1
         if self._fence.judge(frame) is Verdict.ADMIT:
@@ -324,27 +341,25 @@ class StageProcess:
         onward = worker.handle(frame, received)
         try:
             sender.send(onward)
-            self._link_failed = False
         except TransportError as error:
-            self._report_link(str(error))
+            self._report_link(frame.microbatch, str(error))
         progress.frames_finished += 1
         progress.microbatch = 0
         progress.sequences = len(worker.caches)
         progress.kv_bytes = worker.kv_bytes
+        progress.link = sender.state.value
+        progress.dropped.update(worker.dropped)
         self._arrivals.finished()
 
-    def _report_link(self, why: str) -> None:
+    def _report_link(self, microbatch: int, why: str) -> None:
         self._count("link-failed")
-        if self._assigned and not self._link_failed:
-            self._link_failed = True
+        if self._assigned:
             a = self._assigned
             log.warning("frame not handed over: %s", why)
-            self._say(msg.LinkFailed(self._node, self._incarnation, a.epoch, a.stage, why))
-
-    def _count_dropped(self) -> None:
-        """What the receiver has dropped: also between good frames, so look again when idle."""
-        if self._receiver is not None:
-            self._progress.dropped.update(self._receiver.stats.errors)
+            failed = msg.LinkFailed(
+                self._node, self._incarnation, a.epoch, a.stage, microbatch, why
+            )
+            self._say(failed)
 
     def _count(self, cause: str) -> None:
         self._progress.dropped[cause] = self._progress.dropped.get(cause, 0) + 1

@@ -6,7 +6,6 @@ No sockets and no clock of its own: a frame in, a frame out.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -42,7 +41,6 @@ class Worker:
         self.index = index
         self.ledger = SpanLedger(index)
         self.caches: dict[bytes, SequenceCache] = {}
-        self.failures: Counter[str] = Counter()
         self._params: dict[bytes, tuple[Constants, SamplingParams]] = {}
         self._clock = clock
 
@@ -63,10 +61,9 @@ class Worker:
         if work:
             try:
                 output = self._compute(frame, work)
-            except Exception as error:
+            except Exception:
                 # Whatever a model's code makes of a request: it must not end the stage for others.
                 log.exception("computing microbatch %d failed", frame.microbatch)
-                self.failures[type(error).__name__] += 1
                 departures += [self._fail(w.span) for w in work]
                 work = []
         computed = self._clock()
@@ -174,6 +171,11 @@ class Worker:
             )
         trace = StageTrace(self.index, received, started, computed, self._clock())
         return replace(onward, traces=(*frame.traces, trace))
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Spans that left their frames here, by reason."""
+        return {reason.name.lower(): n for reason, n in self.ledger.counts.items() if n}
 
     @property
     def kv_bytes(self) -> int:

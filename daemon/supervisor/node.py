@@ -60,11 +60,11 @@ class Shardd:
         self._control.connect(config.coordinator.address)
         handle_signals(self._demanded, asyncio.get_running_loop())
         if config.coordinator.run:
-            self._start("coordinator", [str(resolved)], dict(os.environ))
+            self._start("coordinator", [str(resolved), str(os.getpid())], dict(os.environ))
         found = await asyncio.to_thread(blas.find_blas, config.node.state_dir / "blas")
         log.info("stage processes multiply with %s", found.name)
         environment = {**os.environ, **blas.environment(found)}
-        self._start("stage", [str(resolved), self._incarnation], environment)
+        self._start("stage", [str(resolved), self._incarnation, str(os.getpid())], environment)
         self._task(self._listen())
         self._task(self._beat())
         self._notifier.ready(f"node {self._name} is up")
@@ -145,7 +145,9 @@ class Shardd:
             if not self._welcomed:
                 self._send(self._hello())
             free = psutil.virtual_memory().available
-            self._send(msg.NodeHeartbeat(self._name, self._incarnation, free))
+            stage = self._children.get("stage")
+            stage_pid = stage.pid if stage else 0
+            self._send(msg.NodeHeartbeat(self._name, self._incarnation, free, stage_pid))
             self._notifier.watchdog()
             await asyncio.sleep(interval)
 
@@ -187,9 +189,9 @@ class Shardd:
 
     def _exited(self, name: str, end: Exit) -> None:
         retry = -1.0 if end.retry_seconds is None else end.retry_seconds
-        report = msg.ChildExited(
-            self._name, name, end.pid, end.reason, end.detail, end.restarts, retry
-        )
+        who = (self._name, self._incarnation, name)
+        how = (end.pid, end.reason, end.detail, end.restarts, retry)
+        report = msg.ChildExited(*who, *how)
         self._send(report)
         if name == "coordinator" and end.retry_seconds is None and not self._stop.is_set():
             log.error("the coordinator cannot run: %s", end.detail)

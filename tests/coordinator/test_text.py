@@ -92,10 +92,11 @@ def test_a_query_ends_when_all_have_answered_or_time_is_up() -> None:
     def ended(reports: list[Any], silent: list[str]) -> dict[str, Any]:
         return {"nodes": [r.node for r in reports], "silent": silent}
 
-    number = queries.ask(Answer(say, b"c", 5), {"a", "b"}, 0.0, ended)
+    number = queries.ask(Answer(say, b"c", 5), msg.LogsReport, {"a", "b"}, 0.0, ended)
     queries.report(msg.LogsReport(number, "a", []))
     queries.report(msg.LogsReport(number, "a", []))
     queries.report(msg.LogsReport(number + 1, "b", []))
+    queries.report(msg.KvReport(number, "b", []))
     assert not sent
     queries.tick(ANSWER_SECONDS)
     assert sent == [msg.Reply(5, {"nodes": ["a"], "silent": ["b"]})]

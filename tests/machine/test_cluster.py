@@ -32,9 +32,11 @@ def loaded(name: str, load: msg.Load, incarnation: str = "s1") -> msg.Loaded:
 
 def beat(name: str, incarnation: str = "s1", **changes: Any) -> msg.Heartbeat:
     fields: dict[str, Any] = {
-        "clock": 0.0, "frames_received": 0, "frames_started": 0, "frames_finished": 0,
+        "pid": 20, "clock": 0.0, "epoch": 1, "digest": "d1", "start": 0, "end": 1,
+        "frames_received": 0, "frames_started": 0, "frames_finished": 0,
         "microbatch": 0, "busy_seconds": 0.0, "loading": False, "bytes_loaded": 0,
         "bytes_total": 0, "sequences": 0, "kv_bytes": 0, "resident_bytes": 0, "dropped": {},
+        "link": "up",
     }  # fmt: skip
     return msg.Heartbeat(name, incarnation, **(fields | changes))
 
@@ -69,7 +71,16 @@ class World:
             self.step(msg.Assigned(name, incarnation, message.epoch))
 
     def want(self, split: tuple[int, ...] = (), nodes: tuple[str, ...] = ()) -> None:
-        self.step(cl.ModelWanted(MODEL, "tcp://a:9", nodes, split))
+        self.step(cl.ModelWanted(MODEL, "tcp://a:9", nodes, split, at_once=True))
+
+    def tick(self, now: float, *beats: msg.Heartbeat) -> None:
+        """Time passes; every shardd and the stages of these heartbeats are alive."""
+        self.now = now
+        for name in self.incarnations:
+            self.step(msg.NodeHeartbeat(name, "n1", 1, 20))
+        for one in beats:
+            self.step(one)
+        self.step(cl.Tick())
 
     def take(self, kind: type[Any]) -> list[Any]:
         """Actions of this kind since the last take."""
@@ -140,7 +151,7 @@ def test_a_stage_that_was_replaced_is_loaded_again_in_a_new_epoch() -> None:
     world = World("a", "b")
     world.want()
     world.take(cl.PipelineUp)
-    world.step(msg.ChildExited("b", "stage", 20, "signal", "signal SIGKILL", 1, 0.1))
+    world.step(msg.ChildExited("b", "n1", "stage", 20, "signal", "signal SIGKILL", 1, 0.1))
     (down,) = world.take(cl.PipelineDown)
     assert "SIGKILL" in down.why
     assert world.cluster.state == "degraded"
@@ -159,24 +170,31 @@ def test_what_a_replaced_process_still_says_is_ignored() -> None:
     world.incarnations["b"] = "s2"
     world.step(stage("b", "s2", pid=21))
     before = world.cluster.epoch
-    assert world.step(msg.LinkFailed("b", "s1", before, 1, "gone")) == []
+    assert world.step(msg.LinkFailed("b", "s1", before, 1, 7, "gone")) == []
     assert world.step(replace(beat("b"), microbatch=3)) == []
 
 
-def test_a_silent_stage_is_ended_once() -> None:
+def test_a_silent_stage_is_ended() -> None:
     world = World("a", "b")
     world.want()
-    world.now = RULES.dead_after - 0.1
-    for name in ("a", "b"):
-        world.step(msg.NodeHeartbeat(name, "n1", 1))
-    world.step(beat("a"))
-    world.step(cl.Tick())
+    world.tick(RULES.dead_after - 0.1, beat("a"))
     assert not list(world.messages(msg.KillStage))
     assert world.cluster.members["b"].suspect
-    world.now = RULES.dead_after + 0.1
-    world.step(cl.Tick())
-    world.step(cl.Tick())
+    world.tick(RULES.dead_after + 0.1, beat("a"))
     assert [(n, m.pid) for n, m in world.messages(msg.KillStage)] == [("b", 20)]
+
+
+def test_a_kill_is_asked_for_until_it_is_done() -> None:
+    world = World("a", "b")
+    world.want()
+    world.tick(RULES.dead_after + 0.1, beat("a"))
+    world.tick(world.now + 0.1, beat("a"))
+    assert len(list(world.messages(msg.KillStage))) == 1
+    world.tick(world.now + RULES.ask_again_after, beat("a"))
+    assert len(list(world.messages(msg.KillStage))) == 2
+    world.step(msg.ChildExited("b", "n1", "stage", 20, "signal", "signal SIGKILL", 1, 0.1))
+    world.tick(world.now + RULES.ask_again_after, beat("a"))
+    assert len(list(world.messages(msg.KillStage))) == 2
 
 
 def test_a_stage_that_sits_on_an_overdue_frame_is_ended_and_a_lost_frame_ends_nobody() -> None:
@@ -191,15 +209,95 @@ def test_a_stage_that_sits_on_an_overdue_frame_is_ended_and_a_lost_frame_ends_no
     assert [n for n, _ in world.messages(msg.KillStage)] == ["b"]
 
 
+def test_a_hang_that_the_last_heartbeat_did_not_show_yet_is_found() -> None:
+    world = World("a", "b")
+    world.want()
+    world.step(beat("b", microbatch=7, busy_seconds=RULES.hung_after - 0.2))
+    world.now += 0.4
+    world.step(cl.FrameOverdue(9))  # issued again meanwhile, under another number
+    assert [n for n, _ in world.messages(msg.KillStage)] == ["b"]
+
+
+def test_a_process_that_never_says_hello_is_ended_unless_it_is_at_work() -> None:
+    world = World("a")
+    world.incarnations["b"] = "s1"
+    world.step(node("b"))
+    within = RULES.join_within
+    world.tick(1.0, beat("a"))
+    world.tick(within, beat("a"), beat("b", loading=True))
+    world.tick(within + 2.0, beat("a"))
+    assert not list(world.messages(msg.KillStage))
+    world.tick(2 * within + 1.0, beat("a"))
+    assert [n for n, _ in world.messages(msg.KillStage)] == ["b"]
+
+
+def test_what_was_asked_for_and_lost_is_asked_for_again() -> None:
+    world = World("a", "b")
+    world.silent = {"b"}
+    world.want()
+    world.tick(RULES.ask_again_after, beat("a"), beat("b", digest="", loading=True))
+    assert len([n for n, _ in world.messages(msg.Load) if n == "b"]) == 1, "it is at it"
+    world.tick(RULES.ask_again_after + 0.1, beat("a"), beat("b", digest=""))
+    assert len([n for n, _ in world.messages(msg.Load) if n == "b"]) == 2
+    load = dict(world.messages(msg.Load))["b"]
+    world.answer("b", load)
+    assert not world.take(cl.PipelineUp), "its Assign was lost"
+    world.silent.clear()
+    world.tick(world.now + RULES.ask_again_after + 0.1, beat("a"), beat("b"))
+    assert len(world.take(cl.PipelineUp)) == 1
+    assert len([n for n, _ in world.messages(msg.Assign) if n == "a"]) == 1
+
+
+def test_unload_during_a_load_and_load_again() -> None:
+    """The stage says Loaded, then carries out the Unload that was under way meanwhile."""
+    world = World("a")
+    world.silent.add("a")
+    world.want()
+    (load,) = [m for _, m in world.messages(msg.Load)]
+    world.step(cl.ModelUnwanted())
+    world.answer("a", load)
+    world.want()
+    world.tick(1.0, beat("a", digest=""))
+    world.silent.clear()
+    world.tick(RULES.ask_again_after + 1.5, beat("a", digest=""))
+    world.tick(2 * RULES.ask_again_after + 3.0, beat("a", digest=""))
+    assert world.cluster.state == "ready"
+
+
+def test_a_stage_that_let_go_of_its_layers_gets_them_again() -> None:
+    world = World("a", "b")
+    world.want()
+    world.take(cl.PipelineUp)
+    world.tick(1.0, beat("a"), beat("b", digest=""))
+    assert world.cluster.up, "that heartbeat may be older than its Loaded"
+    world.tick(RULES.ask_again_after + 0.5, beat("a"), beat("b", digest=""))
+    assert len(world.take(cl.PipelineDown)) == 1
+    assert len(world.take(cl.PipelineUp)) == 1
+
+
 def test_a_failed_load_ends_the_request_and_unloads_the_others() -> None:
     world = World("a", "b")
     world.silent.add("b")
     world.want()
-    world.step(msg.LoadFailed("b", "s1", "model.safetensors", "it is truncated", "copy it again"))
+    world.step(msg.LoadFailed("b", "s1", "d1", 0, 3, "x", "of another time", "-"))
+    assert not world.take(cl.LoadEnded)
+    world.step(msg.LoadFailed("b", "s1", "d1", 4, 8, "model.safetensors", "truncated", "copy it"))
     (ended,) = world.take(cl.LoadEnded)
     assert "truncated" in ended.failure.why
+    world.now += RULES.ask_again_after
+    world.step(beat("a"))
+    world.step(cl.Tick())
     assert "a" in dict(world.messages(msg.Unload))
     assert world.cluster.state == "idle"
+
+
+def test_a_stage_that_cannot_be_kept_alive_ends_the_load() -> None:
+    world = World("a", "b")
+    world.silent.add("b")
+    world.want()
+    world.step(msg.ChildExited("b", "n1", "stage", 20, "out-of-memory", "out of memory", 1, 0.1))
+    (ended,) = world.take(cl.LoadEnded)
+    assert "out of memory" in ended.failure.why
 
 
 def test_a_load_that_fails_later_is_tried_again_but_not_at_once() -> None:
@@ -209,18 +307,45 @@ def test_a_load_that_fails_later_is_tried_again_but_not_at_once() -> None:
     world.incarnations["b"] = "s2"
     world.step(stage("b", "s2", pid=21))
     world.seen.clear()
-    world.step(msg.LoadFailed("b", "s2", "x", "disk error", "look"))
+    world.step(msg.LoadFailed("b", "s2", "d1", 4, 8, "x", "disk error", "look"))
     for now in (1.0, RULES.load_again_after - 1):
-        world.now = now
-        for name in ("a", "b"):
-            world.step(beat(name, world.incarnations[name]))
-        world.step(cl.Tick())
+        world.tick(now, beat("a"), beat("b", "s2", digest=""))
     assert not list(world.messages(msg.Load))
-    world.now = RULES.load_again_after + 0.1
-    world.step(beat("a"))
-    world.step(beat("b", "s2"))
-    world.step(cl.Tick())
+    world.tick(RULES.load_again_after + 0.1, beat("a"), beat("b", "s2", digest=""))
     assert [n for n, _ in world.messages(msg.Load)] == ["b"]
+
+
+def test_without_names_or_split_it_waits_until_nobody_joins_any_more() -> None:
+    world = World("a")
+    world.step(cl.ModelWanted(MODEL, "tcp://a:9"))
+    assert not list(world.messages(msg.Load))
+    world.tick(RULES.settle_after - 1.0, beat("a"))
+    world.incarnations["b"] = "s1"
+    world.step(node("b"))
+    world.step(stage("b"))
+    world.tick(world.now + RULES.settle_after + 0.1, beat("a"), beat("b"))
+    assert [str(s.layers) for s in world.cluster.slots] == ["0-3", "4-7"]
+
+
+def test_another_shardd_of_the_same_name_is_not_believed() -> None:
+    world = World("a", "b")
+    world.want()
+    assert not world.step(msg.ChildExited("b", "n9", "stage", 20, "exit", "exit code 0", 0, -1.0))
+    assert world.cluster.up
+
+
+def test_a_node_that_drained_and_left_is_forgotten() -> None:
+    world = World("a", "b", "c")
+    world.want(split=(4, 4))
+    world.step(msg.Goodbye("c", "n1"))
+    for _ in range(2):
+        world.now += RULES.dead_after + 1
+        for name in ("a", "b"):
+            world.step(msg.NodeHeartbeat(name, "n1", 1, 20))
+            world.step(beat(name))
+        world.step(cl.Tick())
+    assert "c" not in world.cluster.members
+    assert world.cluster.state == "ready"
 
 
 def test_a_raised_term_assigns_everything_anew() -> None:
@@ -228,7 +353,7 @@ def test_a_raised_term_assigns_everything_anew() -> None:
     world.want()
     world.take(cl.PipelineUp)
     world.seen.clear()
-    for action in world.cluster.new_term(5):
+    for action in world.cluster.new_term(5, world.now):
         world.seen.append(action)
         if isinstance(action, cl.ToStage):
             world.answer(action.node, action.message)
@@ -243,11 +368,13 @@ def test_a_node_that_says_goodbye_is_draining_not_down() -> None:
     world.step(msg.Goodbye("b", "n1"))
     assert world.cluster.members["b"].state == "draining"
     assert world.cluster.up
+    assert world.cluster.state == "draining"
 
 
 def test_unloading_forgets_the_layout() -> None:
     world = World("a", "b")
     world.want()
+    world.now += RULES.ask_again_after
     world.step(cl.ModelUnwanted())
     assert world.cluster.state == "idle"
     assert len(world.take(cl.PipelineDown)) == 1

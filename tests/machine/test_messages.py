@@ -16,7 +16,9 @@ SAMPLES: list[msg.Message] = [
     msg.Request(1, 7, "generate", {"prompt": "é", "sampling": {"seed": 2**64 - 1}}),
     msg.Chunk(7, {"tokens": [1, 2], "logprobs": None}),
     msg.LogsReport(1, "a", ["one", "two"]),
-    msg.Heartbeat("a", "i", 1.5, 1, 2, 3, 4, 0.5, False, 0, 0, 1, 2, 3, {"stale": 1}),
+    msg.Heartbeat(
+        "a", "i", 9, 1.5, 1, "d", 0, 4, 1, 2, 3, 4, 0.5, False, 0, 0, 1, 2, 3, {"stale": 1}, "up"
+    ),
 ]
 
 
@@ -35,6 +37,20 @@ def test_round_trip(message: msg.Message) -> None:
         msgpack.packb({"type": "Welcome", "term": "1", "cluster": "x"}),
         msgpack.packb({"type": "Welcome", "term": True, "cluster": "x"}),
         msgpack.packb({"type": "Welcome", "term": 1, "cluster": "x", "more": 1}),
+        msgpack.packb({"type": "Welcome", "term": -1, "cluster": "x"}),
+        msgpack.packb({"type": "Welcome", "term": 2**64 - 1, "cluster": "x"}),
+        msgpack.packb({"type": "HeartbeatAck", "clock": float("nan"), "coordinator_clock": 0.0}),
+        msgpack.packb(
+            {
+                "type": "Load",
+                "term": 1,
+                "model": "m",
+                "folder": "/",
+                "digest": "d",
+                "start": 5,
+                "end": 2,
+            }
+        ),
         msgpack.packb({"type": "Nothing"}),
         msgpack.packb({"type": ["Welcome"]}),
         msgpack.packb({"type": "LogsReport", "query": 1, "node": "a", "lines": [1]}),
