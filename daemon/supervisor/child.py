@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from daemon import logs
+from daemon.supervisor.output import Output
 from daemon.supervisor.policy import RestartPolicy, RestartRules
 
-KEPT_LINES = 2000
 LONGEST_LINE = 1 << 16
-LOG_FILE_BYTES = 16 << 20
+LAST_WORDS_SECONDS = 1.0  # for stderr to end after the process did
 log = logs.get("supervisor")
 
 
@@ -56,6 +57,8 @@ def oom_kill_count() -> int:
 
 
 class Child:
+    """It leads a process group of its own, which ends with it."""
+
     def __init__(
         self,
         name: str,
@@ -66,70 +69,101 @@ class Child:
         rules: RestartRules | None = None,
     ) -> None:
         self.name = name
-        self.lines: deque[str] = deque(maxlen=KEPT_LINES)
         self.pid = 0
         self._command = list(command)
         self._environment = dict(environment)
-        self._log_file = log_file
+        self._output = Output(log_file)
         self._on_exit = on_exit
         self._policy = RestartPolicy(rules or RestartRules())
         self._process: asyncio.subprocess.Process | None = None
-        self._stopping = False
+        self._stopping = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._ended.set()
+
+    @property
+    def lines(self) -> Iterable[str]:
+        """The last lines of its stderr, of all its lives."""
+        return self._output.lines
 
     async def run(self) -> None:
         """Keep the child running until `stop`, or until the breaker opens."""
-        loop = asyncio.get_running_loop()
-        while not self._stopping:
-            kills = oom_kill_count()
-            try:
-                self._process = await asyncio.create_subprocess_exec(
-                    *self._command,
-                    env=self._environment,
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=asyncio.subprocess.DEVNULL,
-                    stderr=asyncio.subprocess.PIPE,
-                    start_new_session=True,
-                    limit=LONGEST_LINE,
-                )
-            except OSError as error:
-                pid, reason, detail = 0, "start", f"cannot be started: {error}"
-            else:
-                pid = self.pid = self._process.pid
-                log.info("%s started, pid %d", self.name, pid)
-                await self._keep_stderr(self._process)
-                code = await self._process.wait()
-                last = self.lines[-1] if self.lines else ""
-                reason, detail = explain(code, oom_kill_count() - kills, last)
-            self.pid, self._process = 0, None
-            delay = None if self._stopping else self._policy.ended(loop.time())
-            log.log(20 if self._stopping else 40, "%s (pid %d) ended: %s", self.name, pid, detail)
-            self._on_exit(Exit(pid, reason, detail, self._policy.restarts, delay))
-            if delay is None:
-                return
-            await asyncio.sleep(delay)
+        self._ended.clear()
+        try:
+            while not self._stopping.is_set():
+                delay = await self._live()
+                if delay is None:
+                    return
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), delay)
+        finally:
+            self._output.close()
+            self._ended.set()
 
-    async def _keep_stderr(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stderr
-        self._log_file.parent.mkdir(parents=True, exist_ok=True)
-        with self._log_file.open("ab") as file:
+    async def _live(self) -> float | None:
+        """One life. Returns the seconds to wait before the next, None when there is none."""
+        kills = oom_kill_count()
+        try:
+            code = await self._process_ends()
+        except OSError as error:
+            pid, reason, detail = 0, "start", f"cannot be started: {error}"
+        else:
+            pid = self.pid
+            last = self._output.lines[-1] if self._output.lines else ""
+            reason, detail = explain(code, oom_kill_count() - kills, last)
+        self.pid, self._process = 0, None
+        stopped = self._stopping.is_set()
+        delay = None if stopped else self._policy.ended(asyncio.get_running_loop().time())
+        log.log(20 if stopped else 40, "%s (pid %d) ended: %s", self.name, pid, detail)
+        self._on_exit(Exit(pid, reason, detail, self._policy.restarts, delay))
+        return delay
+
+    async def _process_ends(self) -> int:
+        """Start the process and wait for its end. OSError when it cannot be started."""
+        reader, writer = os.pipe()  # our own: asyncio's would wait for whoever else has it open
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._command,
+                env=self._environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=writer,
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(reader)
+            raise
+        finally:
+            os.close(writer)
+        self._process, self.pid = process, process.pid
+        log.info("%s started, pid %d", self.name, self.pid)
+        output = asyncio.create_task(self._keep_output(os.fdopen(reader, "rb", buffering=0)))
+        try:
+            if self._stopping.is_set():  # `stop` came while it was being started
+                self.kill()
+            return await process.wait()
+        finally:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(output, LAST_WORDS_SECONDS)
+
+    async def _keep_output(self, pipe: IO[bytes]) -> None:
+        loop = asyncio.get_running_loop()
+        stream = asyncio.StreamReader(limit=LONGEST_LINE)
+        transport, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(stream), pipe
+        )
+        try:
             while True:
                 try:
-                    line = await process.stderr.readline()
-                except (
-                    ValueError
-                ):  # a line above the limit: the rest of it follows as further lines
+                    line = await stream.readline()
+                except ValueError:  # above the limit: the rest of it follows as further lines
                     continue
                 if not line:
                     return
-                self.lines.append(line.decode("utf-8", "replace").rstrip("\n"))
-                try:
-                    if file.tell() < LOG_FILE_BYTES:
-                        file.write(line)
-                        file.flush()
-                    else:
-                        file.truncate(0)
-                except OSError as error:  # a full disk costs the log file, not the child
-                    log.warning("cannot write %s: %s", self._log_file, error)
+                self._output.take(line)
+        finally:
+            transport.close()
 
     def kill(self) -> None:
         """End it with SIGKILL, also when it is stopped; `run` starts it again."""
@@ -137,21 +171,17 @@ class Child:
             self._process.kill()
 
     def kill_for_good(self) -> None:
-        self._stopping = True
+        self._stopping.set()
         self.kill()
 
     async def stop(self, grace: float) -> None:
-        """Ask it to end, wait `grace` seconds, then end it."""
-        self._stopping = True
-        process = self._process
-        if process is None or process.returncode is not None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
+        """Ask it to end, wait `grace` seconds, then end it. Returns when nothing of it is left."""
+        self._stopping.set()
+        if self._process and self._process.returncode is None:
+            self._process.terminate()
         try:
-            await asyncio.wait_for(process.wait(), grace)
+            await asyncio.wait_for(self._ended.wait(), grace)
         except TimeoutError:
             log.warning("%s did not end within %.0f s: killed", self.name, grace)
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+            self.kill()
+            await self._ended.wait()
