@@ -44,7 +44,7 @@ def refused(cluster: Cluster | None, code: int, *words: str, stdin: bytes | None
     assert done.stdout == b""
     assert error.count("\n") == 1, error
     assert error.startswith("error: "), error
-    assert ": " in error.removeprefix("error: "), error
+    assert ": " in error.removeprefix("error: ") or "; " in error, error
     assert "Traceback" not in error
     return error
 

@@ -16,12 +16,11 @@ def test_a_stop_string_may_span_tokens(cluster: Cluster, reference: Reference) -
     tokens = reference.tokens(CODE, 60)
     pieces = [reference.text(tokens[:n]) for n in range(61)]
     whole = pieces[-1]
-    # From the middle of one token to the middle of another, the first time this text appears.
+    # Some text that spans the border of two tokens and has not been seen before it.
     stop = next(
-        whole[len(pieces[n]) + 1 : len(pieces[n + 3]) - 1]
-        for n in range(8, 50)
-        if len(pieces[n + 3]) - len(pieces[n]) > 5
-        and whole.index(whole[len(pieces[n]) + 1 : len(pieces[n + 3]) - 1]) == len(pieces[n]) + 1
+        whole[at - 2 : at + 3]
+        for at in map(len, pieces[8:50])
+        if whole.find(whole[at - 2 : at + 3]) == at - 2 and len(whole) >= at + 3
     )
     done = Generation(cluster, CODE, 400, stop=["never to be seen", stop]).result()
     assert done.reply["finish_reason"] == "stop"
