@@ -7,7 +7,7 @@ from enum import Enum
 
 from transports.frame import Frame
 
-MAX_HELD = 64  # more than any pipe has in flight
+MAX_HELD = 8  # frames: the first ones of a layout; what does not fit is issued again
 
 
 class Verdict(Enum):
@@ -17,8 +17,9 @@ class Verdict(Enum):
 
 
 class Fence:
-    """A frame of a layout that this stage has not been told of yet is held: the control message
-    that tells may be slower than the frame.
+    """Frames of one layout that this stage has not been told of yet are held, the newest of the own
+    term: the control message that tells may be slower than the frames. No epoch is 0: that is a
+    stage without a place.
     """
 
     def __init__(self) -> None:
@@ -37,7 +38,7 @@ class Fence:
         """
         if term > self.term:
             self.term, self.epoch = term, 0
-            self._drop_held_below()
+            self._drop_held()
         return term == self.term
 
     def assign(self, term: int, epoch: int) -> list[Frame]:
@@ -48,19 +49,27 @@ class Fence:
         if (term, epoch) <= (self.term, self.epoch):
             return []
         self.term, self.epoch = term, epoch
-        self._drop_held_below()
-        ready = [f for f in self._held if (f.term, f.epoch) == (term, epoch)]
-        self._held = deque(f for f in self._held if (f.term, f.epoch) > (term, epoch))
+        if self._held and (self._held[-1].term, self._held[-1].epoch) < (term, epoch):
+            self._drop_held()
+        if not self._held or self._held[-1].epoch > epoch:
+            return []
+        ready = list(self._held)
+        self._held.clear()
         return ready
 
     def judge(self, frame: Frame) -> Verdict:
         """Every frame is shown here first. HOLD means the fence has kept it."""
-        layout, own = (frame.term, frame.epoch), (self.term, self.epoch)
-        if layout == own:
-            return Verdict.ADMIT
-        if layout < own:
-            self.dropped["old_term" if frame.term < self.term else "old_epoch"] += 1
+        if frame.term != self.term:
+            self.dropped["old_term" if frame.term < self.term else "unknown_term"] += 1
             return Verdict.DROP
+        if frame.epoch == self.epoch > 0:
+            return Verdict.ADMIT
+        newest = self._held[-1].epoch if self._held else self.epoch + 1
+        if frame.epoch <= self.epoch or frame.epoch < newest:
+            self.dropped["old_epoch"] += 1
+            return Verdict.DROP
+        if frame.epoch > newest:
+            self._drop_held()
         if len(self._held) >= MAX_HELD:
             self.dropped["held_overflow"] += 1
             return Verdict.DROP
@@ -68,17 +77,16 @@ class Fence:
         return Verdict.HOLD
 
     def clear(self) -> None:
-        """The model was unloaded: no frame that waits can be computed."""
-        self._held.clear()
+        """The model was unloaded: nothing that is held can be computed any more."""
+        self._drop_held()
 
     def check_integrity(self) -> None:
         assert len(self._held) <= MAX_HELD, "fence: holds too much"
-        own = (self.term, self.epoch)
-        assert all((f.term, f.epoch) > own for f in self._held), "fence: holds what it may admit"
+        assert len({(f.term, f.epoch) for f in self._held}) <= 1, "fence: holds several layouts"
+        assert all(f.term == self.term for f in self._held), "fence: holds another term"
+        assert all(f.epoch > self.epoch for f in self._held), "fence: holds what it may admit"
 
-    def _drop_held_below(self) -> None:
-        own = (self.term, self.epoch)
-        kept = deque(f for f in self._held if (f.term, f.epoch) >= own)
-        if len(kept) < len(self._held):
-            self.dropped["held_too_long"] += len(self._held) - len(kept)
-        self._held = kept
+    def _drop_held(self) -> None:
+        if self._held:
+            self.dropped["held_too_long"] += len(self._held)
+            self._held.clear()

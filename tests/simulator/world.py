@@ -178,6 +178,7 @@ class World:
             stage.place(index, last)
             self.stages.append(stage)
             layout = self._term, self._epoch
+            stage.fence.see(self._term)  # before it may be assigned, a coordinator welcomes it
             delay = self.rng.choice((0.0, 0.0, 0.01))  # the first frame may come before this
             self._later(delay, lambda s=stage, layout=layout: self._assign(s, *layout))
         for gone in old.values():
