@@ -1,4 +1,6 @@
-"""`python -m daemon.stage CONFIG INCARNATION PARENT`: a stage process, started by shardd."""
+"""`python -m daemon.stage CONFIG INCARNATION PARENT`: a stage process, started by the shardd of
+that incarnation and pid.
+"""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ from daemon import logs
 from daemon import messages as msg
 from daemon.control import dealer_options
 
+ENDING_SECONDS = 10.0  # from SIGTERM to SIGKILL when shardd is gone
 log = logs.get("heartbeat")
 
 
@@ -73,6 +74,8 @@ class Clock:
 
 
 class Heartbeat(threading.Thread):
+    """`parent` is the pid of the shardd that started this process: it may be gone already."""
+
     def __init__(
         self,
         context: zmq.Context[Any],
@@ -109,7 +112,7 @@ class Heartbeat(threading.Thread):
             while not self._stopping.is_set():
                 if os.getppid() != self._parent:
                     log.warning("shardd is gone: ending")
-                    os.kill(os.getpid(), signal.SIGTERM)
+                    _end_process()
                     return
                 self._beat(socket)
                 self._listen(socket, time.monotonic() + self._interval)
@@ -163,3 +166,11 @@ class Heartbeat(threading.Thread):
                     self._rejoin()
                 case _:
                     log.warning("dropped an unexpected %s", type(message).__name__)
+
+
+def _end_process() -> None:
+    """Ask the compute thread to end; it may hang, and then nobody else would end the process."""
+    insist = threading.Timer(ENDING_SECONDS, os.kill, (os.getpid(), signal.SIGKILL))
+    insist.daemon = True
+    insist.start()
+    os.kill(os.getpid(), signal.SIGTERM)
