@@ -1,4 +1,6 @@
-"""`python -m daemon.coordinator CONFIG PARENT`: the coordinator process, started by shardd."""
+"""`python -m daemon.coordinator CONFIG PARENT`: the coordinator process, started by shardd, whose
+pid is PARENT.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +23,9 @@ def main() -> None:
         coordinator = Coordinator(config, int(sys.argv[2]))
     except AddressError as error:
         logs.get("coordinator").error("%s", error)
+        sys.exit(1)
+    except OSError as error:  # the term's file: without a new term nobody may be commanded
+        logs.get("coordinator").error("cannot keep the term in node.state_dir: %s", error)
         sys.exit(1)
     signal.signal(signal.SIGTERM, lambda signum, frame: coordinator.stop())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is shardd's to handle
