@@ -35,13 +35,17 @@ def draft() -> Any:
     return load(str(DRAFT))
 
 
+def weights(model: Any) -> dict[str, Any]:
+    return dict(tree_flatten(model.parameters()))
+
+
 def config(folder: Path) -> dict[str, Any]:
     loaded: dict[str, Any] = json.loads((folder / "config.json").read_text())
     return loaded
 
 
 def parameters(model: Any) -> int:
-    return sum(array.size for _, array in tree_flatten(model.parameters()))
+    return sum(array.size for array in weights(model).values())
 
 
 def test_both_folders_fit_into_16_megabytes() -> None:
@@ -60,8 +64,7 @@ def test_layers_parameters_and_head_size_are_within_their_limits(target: Any, dr
 
 
 def test_weights_are_float32_and_not_shared(target: Any, draft: Any) -> None:
-    of_target = dict(tree_flatten(target[0].parameters()))
-    of_draft = dict(tree_flatten(draft[0].parameters()))
+    of_target, of_draft = weights(target[0]), weights(draft[0])
     assert {array.dtype for array in (*of_target.values(), *of_draft.values())} == {mx.float32}
     for name in of_target.keys() & of_draft.keys():
         # Different widths: no tensor of one can be a copy of the other's.
@@ -98,11 +101,11 @@ def test_the_last_positions_of_the_context_give_finite_logits(target: Any, draft
     for (model, _), folder in ((target, TARGET), (draft, DRAFT)):
         shape = config(folder)
         length = shape["max_position_embeddings"]
-        held = mx.random.normal((1, shape["num_key_value_heads"], length - 64, shape["head_dim"]))
+        held = mx.random.normal((1, shape["num_key_value_heads"], length - 16, shape["head_dim"]))
         cache = make_prompt_cache(model)
         for layer in cache:
             layer.update_and_fetch(held, held)
-        assert mx.isfinite(model(mx.arange(64)[None], cache=cache)).all().item()
+        assert mx.isfinite(model(mx.arange(16)[None], cache=cache)).all().item()
         assert cache[0].offset == length
 
 
@@ -110,9 +113,9 @@ def test_the_draft_agrees_on_held_out_text(target: Any, draft: Any) -> None:
     ids: list[int] = []
     for module in gather().held_out:
         ids += [*target[1].encode(module.text), 0]
-    rows = windows(ids, 256)
+    rows = windows(ids, 128)
     scores = score(target[0], draft[0], rows[:: len(rows) // 10])  # spread over all modules
-    assert scores.tokens >= 2560
+    assert scores.tokens >= 1280
     assert scores.agreement >= 0.6
     assert scores.target_nats < scores.draft_nats < 3.5
 
