@@ -31,6 +31,11 @@ class Options:
         """
         return 24 if self.quick else 48 if blas == OPTIMISED else 24
 
+    @property
+    def patience(self) -> float:
+        """Seconds that a benchmark may spend on waiting for a calm machine."""
+        return 0.0 if self.quick else 600.0
+
     def model(self) -> RandomLlama:
         return RandomLlama()
 

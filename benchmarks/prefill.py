@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import count
 
+from benchmarks.calm import Calm
 from benchmarks.checkpoint import random_prompt
 from benchmarks.lineup import Lineup, lineup
 from benchmarks.options import OPTIMISED, Options, multipliers
@@ -28,6 +29,7 @@ def run(options: Options) -> tuple[list[Check], list[Fact], list[str]]:
     have, notes = multipliers(Options(options.quick, options.rounds, (OPTIMISED,)))
     if not have:
         return [at_least("prefill_vs_one_core", None, TARGET)], [], notes
+    calm = Calm(options.patience)
     length = 300 if options.quick else PROMPT
     with lineup(options.model(), have[0], SPLIT) as field:
         ids = field.prompts(1, length)[1][0]
@@ -39,7 +41,7 @@ def run(options: Options) -> tuple[list[Check], list[Fact], list[str]]:
         contestants[CEILING] = partial(_ceiling, field, ids)
         contestants[OURS] = partial(_ours, field, length, count(1))
         contestants["ring, mlx-lm's way"] = partial(_ring, field, ids)
-        measured = interleave(contestants, min(options.counted, ROUNDS))
+        measured = interleave(contestants, min(options.counted, ROUNDS), turn=calm.turn)
     checks = [at_least("prefill_vs_one_core", measured.ratio(OURS, *alone), TARGET)]
     facts = [
         Fact("two stages against one core, best/best", measured.best_ratio(OURS, *alone)),
@@ -53,7 +55,7 @@ def run(options: Options) -> tuple[list[Check], list[Fact], list[str]]:
     notes.append(
         "One core stands with the step size that is best for it; rates are to the first token."
     )
-    return checks, facts, notes
+    return checks, facts, [*notes, calm.note()]
 
 
 def _alone(field: Lineup, ids: list[int], step: int) -> float:

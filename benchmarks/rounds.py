@@ -46,18 +46,25 @@ class Rounds:
         return self.best(name) / max(self.best(other) for other in others)
 
 
-def interleave(contestants: Mapping[str, Measure], rounds: int, *, warm: int = 1) -> Rounds:
+def interleave(
+    contestants: Mapping[str, Measure],
+    rounds: int,
+    *,
+    warm: int = 1,
+    turn: Callable[[Measure], float] = lambda measure: measure(),
+) -> Rounds:
     """Measure all contestants `rounds` times after `warm` unrecorded rounds, each round starting
-    with another one.
+    with another one. `turn` runs one measurement.
     """
     values: dict[str, list[float]] = {name: [] for name in contestants}
     names = list(contestants)
     for number in range(-warm, rounds):
-        turn = number % len(names)
-        for name in names[turn:] + names[:turn]:
-            value = contestants[name]()
-            if number >= 0:
-                values[name].append(value)
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            if number < 0:
+                contestants[name]()
+            else:
+                values[name].append(turn(contestants[name]))
         if number >= 0:
             last = "  ".join(f"{name} {values[name][-1]:.4g}" for name in names)
             print(f"round {number + 1}/{rounds}: {last}", file=sys.stderr, flush=True)

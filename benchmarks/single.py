@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from benchmarks.calm import Calm
 from benchmarks.lineup import SPLIT, lineup
 from benchmarks.options import Multiplier, Options, multipliers
 from benchmarks.report import Check, Fact, at_least
@@ -18,18 +19,21 @@ OURS, ALONE = "shardbus", "mlx-lm, one core"
 
 def run(options: Options) -> tuple[list[Check], list[Fact], list[str]]:
     have, notes = multipliers(options)
+    calm = Calm(options.patience)
     checks: list[Check] = []
     facts: list[Fact] = []
     for multiplier in have:
-        more_checks, more_facts = _compare(options, multiplier)
+        more_checks, more_facts = _compare(options, multiplier, calm)
         checks += more_checks
         facts += more_facts
         notes.append(f"{multiplier.kind}: every contestant multiplies with {multiplier.name}.")
     notes.append(f"Split {SPLIT[0]} + {SPLIT[1]} layers for all two-stage contestants.")
-    return checks, facts, notes
+    return checks, facts, [*notes, calm.note()]
 
 
-def _compare(options: Options, multiplier: Multiplier) -> tuple[list[Check], list[Fact]]:
+def _compare(
+    options: Options, multiplier: Multiplier, calm: Calm
+) -> tuple[list[Check], list[Fact]]:
     tokens = options.tokens(multiplier.kind)
     with lineup(options.model(), multiplier) as field:
         (text,), (ids,) = field.prompts(1, PROMPT)
@@ -61,6 +65,7 @@ def _compare(options: Options, multiplier: Multiplier) -> tuple[list[Check], lis
                 OURS: partial(checked, OURS, ours),
             },
             options.counted,
+            turn=calm.turn,
         )
     kind = multiplier.kind
     checks = [

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from benchmarks.calm import Calm
 from benchmarks.lineup import SPLIT, Lineup, lineup
 from benchmarks.options import Multiplier, Options, multipliers
 from benchmarks.report import Check, Fact, at_least
@@ -19,10 +20,11 @@ TARGETS = {2: 0.93, 4: 0.95}
 
 def run(options: Options) -> tuple[list[Check], list[Fact], list[str]]:
     have, notes = multipliers(options)
+    calm = Calm(options.patience)
     checks: list[Check] = []
     facts: list[Fact] = []
     for multiplier in have:
-        more_checks, more_facts = _compare(options, multiplier)
+        more_checks, more_facts = _compare(options, multiplier, calm)
         checks += more_checks
         facts += more_facts
         notes.append(f"{multiplier.kind}: every contestant multiplies with {multiplier.name}.")
@@ -31,10 +33,12 @@ def run(options: Options) -> tuple[list[Check], list[Fact], list[str]]:
         "BatchGenerator and the ring run 4 streams as one batch, for comparison: batching is "
         "another lever than overlapping stages."
     )
-    return checks, facts, notes
+    return checks, facts, [*notes, calm.note()]
 
 
-def _compare(options: Options, multiplier: Multiplier) -> tuple[list[Check], list[Fact]]:
+def _compare(
+    options: Options, multiplier: Multiplier, calm: Calm
+) -> tuple[list[Check], list[Fact]]:
     kind, tokens = multiplier.kind, options.tokens(multiplier.kind)
     with lineup(options.model(), multiplier) as field:
         texts, ids = field.prompts(max(TARGETS), PROMPT)
@@ -51,6 +55,7 @@ def _compare(options: Options, multiplier: Multiplier) -> tuple[list[Check], lis
                 ),
             },
             options.counted,
+            turn=calm.turn,
         )
     checks = [
         at_least(f"{n}_streams_vs_two_cores.{kind}", measured.ratio(_ours(n), CEILING), target)
