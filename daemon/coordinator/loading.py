@@ -85,11 +85,17 @@ class Loading:
     def load_at_start(self) -> None:
         """What was served before this coordinator was restarted, or what the configuration names.
         """
-        configured = self._of.config.coordinator.model
-        if before := self._memory.recall(configured):
+        coordinator = self._of.config.coordinator
+        if before := self._memory.recall(self._configured()):
             self._prepare(Job(before.reference, before.split, None))
-        elif configured:
-            self._prepare(Job(configured, tuple(self._of.config.coordinator.split or ()), None))
+        elif coordinator.model:
+            self._prepare(Job(coordinator.model, tuple(coordinator.split or ()), None))
+
+    def _configured(self) -> str:
+        """What the configuration wishes: with another wish, what was served before does not count.
+        """
+        c = self._of.config.coordinator
+        return f"{c.model} {c.split} {c.nodes}"
 
     def _prepare(self, job: Job) -> None:
         self._job = job
@@ -131,8 +137,7 @@ class Loading:
         cluster = self._of.cluster
         split = tuple(len(slot.layers) for slot in cluster.slots)
         if job:
-            configured = self._of.config.coordinator.model
-            self._memory.keep(Remembered(job.reference, split, configured))
+            self._memory.keep(Remembered(job.reference, split, self._configured()))
         if job and job.answer:
             name = cluster.model.name if cluster.model else None
             job.answer.reply({"model": name, "epoch": cluster.epoch, "layers": list(split)})

@@ -15,20 +15,18 @@ log = logs.get("models")
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """`configured` is what the configuration named at that time: when it names another model now,
-    it goes first.
-    """
+    """`configured` is what the configuration wished at that time."""
 
     reference: str
     split: tuple[int, ...]
-    configured: str | None
+    configured: str
 
 
 class Memory:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def recall(self, configured: str | None) -> Remembered | None:
+    def recall(self, configured: str) -> Remembered | None:
         """What was served last, if the configuration has not changed its mind since."""
         try:
             body = json.loads(self._path.read_text())
