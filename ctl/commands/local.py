@@ -24,7 +24,7 @@ State = Annotated[
     Path | None,
     typer.Option("--state", metavar="DIR", help="Where it keeps files. [env: SHARDBUS_STATE]"),
 ]
-DEMO_PROMPT = "def read_config(path):\n"
+DEMO_PROMPT = "def read_config(path):"
 DEMO_NODES = 3
 
 
@@ -121,7 +121,7 @@ def demo(
                 arguments = {
                     "prompt": text,
                     "raw": True,
-                    "sampling": SamplingParams(temperature=0.6, seed=2).to_wire(),
+                    "sampling": SamplingParams(temperature=0.5, seed=6).to_wire(),
                     "max_tokens": max_tokens,
                     "stop": [],
                     "stop_at_eos": True,
