@@ -158,9 +158,7 @@ class Streams:
             ended = self._of.scheduler.finish(action.sequence, rq.FinishReason.STOP, now)
             self._of.perform(ended)
 
-    def _without_text(
-        self, stream: Stream, tokens: tuple[int, ...], error: Exception
-    ) -> None:
+    def _without_text(self, stream: Stream, tokens: tuple[int, ...], error: Exception) -> None:
         del self._streams[stream.sequence]
         what, why = "the model gave a token without text", f"one of {list(tokens)}: {error!r}"
         stream.answer.fail(EXIT_FAILED, what, why, "do not bias tokens outside the vocabulary")
