@@ -6,18 +6,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-import platform
 import secrets
-import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Coroutine
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import psutil
-import yaml
 import zmq
 import zmq.asyncio
 
@@ -27,10 +24,13 @@ from daemon.config import Config, ConfigError, load
 from daemon.control import dealer_options
 from daemon.engine import blas
 from daemon.service import Demand, Notifier, handle_signals, watchdog_interval
+from daemon.supervisor import reports
 from daemon.supervisor.child import Child, Exit
 from daemon.supervisor.recent import RecentLines
 
-EXIT_FAILED, EXIT_REFUSED = 1, 5
+EXIT_FAILED = 1
+UNSAID = 100  # exits of children that are kept for a coordinator that is away
+STOP_MARGIN_S = 5.0
 log = logs.get("supervisor")
 
 
@@ -47,15 +47,20 @@ class Shardd:
         self._drained = asyncio.Event()
         self._code = 0
         self._welcomed = False
+        self._term = 0  # the highest seen
+        self._unsaid: deque[msg.ChildExited] = deque(maxlen=UNSAID)
         self._notifier = Notifier.from_environment()
         self._recent = RecentLines()
 
     async def run(self) -> int:
-        """Until a signal asks to end. Returns the exit code."""
+        """Until a signal asks to end, or it cannot go on. Returns the exit code."""
         config = self._config
-        config.node.state_dir.mkdir(parents=True, exist_ok=True)
-        resolved = config.node.state_dir / "config.resolved.yaml"
-        resolved.write_text(yaml.safe_dump(_without_unset(config.to_mapping()), sort_keys=False))
+        try:
+            resolved = reports.write_resolved(config)
+        except OSError as error:
+            log.error("cannot write to node.state_dir: %s", error)
+            self._context.destroy(linger=0)
+            return EXIT_FAILED
         dealer_options(self._control, f"node:{self._name}:{self._incarnation}")
         self._control.connect(config.coordinator.address)
         handle_signals(self._demanded, asyncio.get_running_loop())
@@ -87,8 +92,12 @@ class Shardd:
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):
             log.error("shardd failed", exc_info=error)
-            self._code = EXIT_FAILED
-            self._stop.set()
+            self._fail()
+
+    def _fail(self) -> None:
+        """End, and let the service manager start it again."""
+        self._code = EXIT_FAILED
+        self._stop.set()
 
     def _demanded(self, demand: Demand) -> None:
         match demand:
@@ -117,25 +126,14 @@ class Shardd:
     # --- the coordinator ---
 
     def _send(self, message: msg.Message) -> bool:
-        """Never waits: what cannot be sent now is lost, and said again with the next hello or
-        heartbeat.
+        """Never waits. What cannot be sent now is said again: hello and heartbeat at the next
+        beat, exits of children when the coordinator is back; who asked for log lines asks again.
         """
         sent = asyncio.ensure_future(self._control.send(msg.encode(message), zmq.NOBLOCK))
         return sent.done() and not sent.cancelled() and sent.exception() is None
 
     def _hello(self) -> msg.NodeHello:
-        return msg.NodeHello(
-            msg.PROTOCOL,
-            metadata.version("shardbus"),
-            self._name,
-            self._incarnation,
-            os.getpid(),
-            socket.gethostname(),
-            f"{platform.system()} {platform.release()} {platform.machine()}",
-            platform.python_version(),
-            os.cpu_count() or 1,
-            self._config.node.max_memory or psutil.virtual_memory().total,
-        )
+        return reports.hello(self._config, self._incarnation)
 
     async def _beat(self) -> None:
         interval = self._config.timeouts.heartbeat_s
@@ -147,7 +145,8 @@ class Shardd:
             free = psutil.virtual_memory().available
             stage = self._children.get("stage")
             stage_pid = stage.pid if stage else 0
-            self._send(msg.NodeHeartbeat(self._name, self._incarnation, free, stage_pid))
+            if not self._send(msg.NodeHeartbeat(self._name, self._incarnation, free, stage_pid)):
+                self._welcomed = False  # whoever comes next may not know us
             self._notifier.watchdog()
             await asyncio.sleep(interval)
 
@@ -159,44 +158,75 @@ class Shardd:
             except msg.MessageError as error:
                 log.warning("dropped a control message: %s", error)
                 continue
-            match message:
-                case msg.Welcome():
-                    self._welcomed = True
+            if self._obeys(message):
+                self._heard(message)
+
+    def _obeys(self, message: msg.Message) -> bool:
+        """Not a coordinator that was replaced: its term is lower than the highest seen."""
+        if not isinstance(message, msg.Welcome | msg.Identify | msg.KillStage):
+            return True
+        if message.term < self._term:
+            name = type(message).__name__
+            log.warning("ignored %s of term %d after %d", name, message.term, self._term)
+            return False
+        self._term = message.term
+        return True
+
+    def _heard(self, message: msg.Message) -> None:
+        match message:
+            case msg.Welcome():
+                if not self._welcomed:
                     log.info("joined cluster %s", message.cluster)
-                case msg.Identify():
-                    self._send(self._hello())
-                case msg.Refused():
-                    log.error("refused: %s; %s; %s", message.what, message.why, message.todo)
-                    self._code = EXIT_REFUSED
-                    self._stop.set()
-                case msg.KillStage():
-                    stage = self._children["stage"]
-                    if stage.pid == message.pid:
-                        log.warning("ending the stage process: %s", message.why)
-                        stage.kill()
-                case msg.LogsQuery():
-                    self._send(msg.LogsReport(message.query, self._name, self._log_lines(message)))
-                case msg.Drained():
-                    self._drained.set()
-                case _:
-                    log.warning("dropped an unexpected %s", type(message).__name__)
+                self._welcomed = True
+                self._tell_exits()
+            case msg.Identify():
+                self._welcomed = False
+                self._send(self._hello())
+            case msg.Refused():
+                log.error("refused: %s; %s; %s", message.what, message.why, message.todo)
+                self._fail()
+            case msg.KillStage():
+                stage = self._children["stage"]
+                if stage.pid == message.pid:
+                    log.warning("ending the stage process: %s", message.why)
+                    stage.kill()
+            case msg.LogsQuery():
+                self._send(msg.LogsReport(message.query, self._name, self._log_lines(message)))
+            case msg.Drained():
+                self._drained.set()
+            case _:
+                log.warning("dropped an unexpected %s", type(message).__name__)
 
     def _log_lines(self, query: msg.LogsQuery) -> list[str]:
         if query.child == "shardd":
-            return self._recent.last(query.lines)
+            return reports.fitting(self._recent.last(query.lines))
         child = self._children.get(query.child)
-        return list(child.lines)[-query.lines :] if child else []
+        lines = list(child.lines) if child else []
+        return reports.fitting(lines[max(0, len(lines) - query.lines) :])
 
     def _exited(self, name: str, end: Exit) -> None:
-        retry = -1.0 if end.retry_seconds is None else end.retry_seconds
-        who = (self._name, self._incarnation, name)
-        how = (end.pid, end.reason, end.detail, end.restarts, retry)
-        report = msg.ChildExited(*who, *how)
-        self._send(report)
+        report = msg.ChildExited(
+            node=self._name,
+            incarnation=self._incarnation,
+            child=name,
+            pid=end.pid,
+            reason=end.reason,
+            detail=end.detail,
+            restarts=end.restarts,
+            retry_seconds=-1.0 if end.retry_seconds is None else end.retry_seconds,
+        )
+        self._unsaid.append(report)
+        if name == "coordinator":
+            self._welcomed = False
+        self._tell_exits()
         if name == "coordinator" and end.retry_seconds is None and not self._stop.is_set():
             log.error("the coordinator cannot run: %s", end.detail)
-            self._code = EXIT_FAILED
-            self._stop.set()
+            self._fail()
+
+    def _tell_exits(self) -> None:
+        """To a coordinator that knows us; any other would not listen."""
+        while self._welcomed and self._unsaid and self._send(self._unsaid[0]):
+            self._unsaid.popleft()
 
     async def _drain(self, until: float) -> None:
         """Wait until no request needs this node. A coordinator that cannot be reached has none."""
@@ -211,25 +241,15 @@ class Shardd:
 
     async def _leave(self) -> None:
         """Drain: running requests end first, then the children, the coordinator before stages."""
+        drain, stop = self._config.timeouts.drain_s, self._config.timeouts.stop_s
         self._notifier.stopping("draining")
-        grace = self._config.timeouts.drain_s
-        began = time.monotonic()
+        self._notifier.extend_timeout(drain + stop + STOP_MARGIN_S)
         if "coordinator" in self._children:
-            await self._children["coordinator"].stop(grace)
+            await self._children["coordinator"].stop(max(drain, 1.0))
         elif self._welcomed:
-            await self._drain(began + grace)
-        left = max(1.0, grace - (time.monotonic() - began))
-        await asyncio.gather(*(c.stop(left) for c in self._children.values()))
+            await self._drain(time.monotonic() + drain)
+        await asyncio.gather(*(c.stop(stop) for c in self._children.values()))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._context.destroy(linger=200)
-
-
-def _without_unset(mapping: dict[str, Any]) -> dict[str, Any]:
-    """A configuration as it is written in a file: what is not set does not stand there."""
-    return {
-        key: _without_unset(value) if isinstance(value, dict) else value
-        for key, value in mapping.items()
-        if value is not None
-    }
