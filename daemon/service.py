@@ -35,9 +35,6 @@ class Notifier:
     def ready(self, status: str) -> bool:
         return self.send(READY="1", STATUS=status)
 
-    def status(self, status: str) -> bool:
-        return self.send(STATUS=status)
-
     def stopping(self, status: str = "stopping") -> bool:
         return self.send(STOPPING="1", STATUS=status)
 
