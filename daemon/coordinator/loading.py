@@ -83,7 +83,7 @@ class Loading:
         self._prepare(Job(reference, tuple(split), answer))
 
     def load_at_start(self) -> None:
-        """What was served before this coordinator was restarted, or what the configuration names."""
+        """What was served before a restart, or what the configuration names."""
         coordinator = self._of.config.coordinator
         if before := self._memory.recall(self._configured()):
             self._prepare(Job(before.reference, before.split, None))
@@ -91,7 +91,7 @@ class Loading:
             self._prepare(Job(coordinator.model, tuple(coordinator.split or ()), None))
 
     def _configured(self) -> str:
-        """What the configuration wishes: with another wish, what was served before does not count."""
+        """What the configuration wishes; with another wish what was served does not count."""
         c = self._of.config.coordinator
         return f"{c.model} {c.split} {c.nodes}"
 

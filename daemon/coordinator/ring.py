@@ -66,7 +66,7 @@ class Ring:
             zmq.select([self._sender.pollable], [], [], CONNECT_SECONDS)
 
     def look(self) -> None:
-        """Take in what happened on the links; to be called now and then, also when nothing is sent."""
+        """Take in what happened on the links; to be called now and then, also when idle."""
         for end in (self._sender, self._receiver):
             if end:
                 _ = end.state

@@ -150,7 +150,7 @@ def hops_view(cluster: Cluster, stats: PipelineStats, now: float) -> list[dict[s
 
 
 def _link_state(cluster: Cluster, sender: str) -> str:
-    """As its sender's last heartbeat says; the coordinator's own link is as good as the pipeline."""
+    """As its sender's last heartbeat says; the coordinator's own is as good as the pipeline."""
     member = cluster.members.get(sender)
     if member is None or not cluster.up:
         return "up" if cluster.up else "down"
