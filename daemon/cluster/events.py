@@ -58,7 +58,11 @@ class FrameOverdue:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    pass
+    """Time has passed. For `stalled` seconds of it the coordinator itself stood still (its machine
+    slept, or was overloaded): whose silence that was nobody knows.
+    """
+
+    stalled: float = 0.0
 
 
 FromMember = (

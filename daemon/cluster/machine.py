@@ -130,6 +130,8 @@ class Cluster:
             case FrameOverdue():
                 return self._frame_overdue(event, now)
             case Tick():
+                if event.stalled:
+                    self._excuse(event.stalled)
                 return self._tick(now)
 
     def new_term(self, term: int, now: float) -> list[Action]:
@@ -401,6 +403,13 @@ class Cluster:
         if member is None or longest < self.rules.hung_after:
             return []
         return self._end_stage(member, f"no progress for {longest:.1f} s on one frame", now)
+
+    def _excuse(self, seconds: float) -> None:
+        """Nobody could be heard for so long: it counts against nobody."""
+        for member in self.members.values():
+            member.beat_at += seconds
+            member.node_at += seconds
+            member.stage_pid_at += seconds
 
     def _tick(self, now: float) -> list[Action]:
         rules = self.rules

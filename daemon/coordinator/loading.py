@@ -110,6 +110,8 @@ class Loading:
         try:
             if job.split:
                 ranges_of(job.split, model.info.layers)
+            if job.answer:
+                self._check_nodes(len(job.split))
             self._of.want(model, job.split, at_once=job.answer is not None)
         except SplitError as error:
             todo = f"give one number of layers per node that add up to {model.info.layers}"
@@ -118,6 +120,13 @@ class Loading:
             what = f"cannot load {job.reference}: results cannot be taken at {error.address}"
             self._fail(job, Refusal(EXIT_FAILED, what, error.why, error.hint))
         job.preparing = False
+
+    def _check_nodes(self, wanted: int) -> None:
+        """Somebody waits for it: not for nodes that are not there, while nothing is served."""
+        members = self._of.cluster.members.values()
+        there = sum(1 for m in members if m.node is not None and not m.draining)
+        if wanted > there:
+            raise SplitError(f"{wanted} stages, but {there} nodes have joined")
 
     def _fail(self, job: Job, refusal: Refusal) -> None:
         if job is self._job:

@@ -38,6 +38,7 @@ from transports.frame import Frame
 log = logs.get("coordinator")
 
 TICK_SECONDS = 0.25
+STALL_SECONDS = 1.0  # a tick that is later than this was held up, and with it what others said
 DEFAULT_CONTEXT = 131072  # for a model whose configuration does not say
 KEPT_EVENTS = 1000
 FRAMES_PER_TURN = 64
@@ -124,8 +125,9 @@ class Coordinator:
             self.desk.finish()
         now = time.monotonic()
         if now >= self._next_tick:
+            late = now - self._next_tick if self._next_tick else 0.0
             self._next_tick = now + TICK_SECONDS
-            self.happened(cl.Tick())
+            self.happened(cl.Tick(late if late > STALL_SECONDS else 0.0))
             self.clients.tick(now)
             self._ring.look()
             self._drained()
