@@ -1,4 +1,4 @@
-"""The cluster as a state machine: members, the layout of the wanted model, its epoch.
+"""The cluster as a state machine: the layout of the wanted model over the members, and its epoch.
 
 `step(event, now)` returns what is to be done; nothing here reads a clock or a socket. The way to a
 running pipeline is always the same (DESIGN.md §3, §9): every stage of the layout holds its layers;
@@ -12,7 +12,7 @@ for may be asked for twice.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from daemon import messages as msg
 from daemon.cluster.events import (
@@ -31,31 +31,13 @@ from daemon.cluster.events import (
     Tick,
     ToStage,
 )
-from daemon.cluster.executions import Executions
 from daemon.cluster.member import Holding, Member
 from daemon.cluster.plan import NotYet, plan
+from daemon.cluster.roster import Fact, LoadRefused, Roster, StageLost
+from daemon.cluster.rules import Rules
 from daemon.cluster.split import SplitError
-from daemon.layers import LayerRange
 
 IDLE = "no model is loaded"
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """Seconds. A stage is ended when it is silent for `dead_after`, when it sits on an overdue
-    frame for `hung_after`, or when its process has not said hello `join_within` after its shardd
-    first named it.
-    """
-
-    cluster: str
-    local_node: str
-    chunk_tokens: int
-    dead_after: float = 3.0
-    hung_after: float = 3.0
-    join_within: float = 60.0
-    load_again_after: float = 10.0
-    ask_again_after: float = 2.0
-    settle_after: float = 3.0
 
 
 class Cluster:
@@ -63,7 +45,7 @@ class Cluster:
         self.rules = rules
         self.term = term
         self.epoch = 0
-        self.members: dict[str, Member] = {}
+        self.roster = Roster(rules)
         self.wanted: ModelWanted | None = None
         self.slots: tuple[Slot, ...] = ()
         self.up = False
@@ -72,10 +54,12 @@ class Cluster:
         self._unloading = False
         self._assigning = False
         self._assigned_at = float("-inf")
-        self._joined_at = 0.0
-        self._executions = Executions(rules.ask_again_after, rules.join_within)
 
     # --- reading ---
+
+    @property
+    def members(self) -> dict[str, Member]:
+        return self.roster.members
 
     @property
     def model(self) -> ModelSpec | None:
@@ -107,147 +91,59 @@ class Cluster:
 
     def step(self, event: Event, now: float) -> list[Action]:
         match event:
-            case msg.NodeHello():
-                return self._node_joined(event, now)
-            case msg.StageHello():
-                return self._stage_joined(event, now)
-            case msg.NodeHeartbeat() | msg.ChildExited() | msg.Goodbye():
-                member = self.members.get(event.node)
-                if not (member and member.node and member.node.incarnation == event.incarnation):
-                    return []  # of another shardd of that name
-                return self._from_node(event, member, now)
-            case msg.Heartbeat():
-                return self._heartbeat(event, now)
-            case msg.Loaded() | msg.LoadFailed() | msg.Assigned() | msg.LinkFailed():
-                member = self.members.get(event.node)
-                if not (member and member.stage and member.stage.incarnation == event.incarnation):
-                    return []  # of a process that is already counted as gone
-                return self._from_stage(event, member, now)
             case ModelWanted():
                 return self._model_wanted(event, now)
             case ModelUnwanted():
                 return self._model_unwanted(now)
             case FrameOverdue():
                 return self._frame_overdue(event, now)
+            case msg.LinkFailed():
+                return self._link_failed(event)
             case Tick():
-                if event.stalled:
-                    self._excuse(event.stalled)
-                return self._tick(now)
+                self.roster.excuse(event.stalled)
+                facts = self.roster.tick(now)
+                return self._learn([*facts, *self.roster.executions(self.term, now)], now)
+            case _:
+                return self._learn(self.roster.hear(event, now), now)
 
     def new_term(self, term: int, now: float) -> list[Action]:
         """Somebody has obeyed a later coordinator: everything is assigned anew, under this term."""
         self.term = term
         return self._down("the coordinator's term was raised") + self._advance(now)
 
-    def _node_joined(self, hello: msg.NodeHello, now: float) -> list[Action]:
-        member = self.members.setdefault(hello.node, Member(hello.node))
-        fresh = member.node is None or member.node.incarnation != hello.incarnation
-        member.node, member.node_at, member.draining = hello, now, False
-        if not fresh:
+    def _learn(self, facts: Sequence[Fact], now: float) -> list[Action]:
+        actions: list[Action] = []
+        for fact in facts:
+            match fact:
+                case StageLost():
+                    if self.slot_of(fact.node) is not None:
+                        actions += self._down(f"{fact.node}: {fact.why}")
+                case LoadRefused():
+                    # Later than that, the stage is asked again: the request for it was answered.
+                    if self._answer_due and self.slot_of(fact.node) is not None:
+                        actions += self._load_failed(fact.what, fact.why, fact.todo, now)
+                case _:
+                    actions.append(fact)
+        return actions + self._advance(now)
+
+    def _link_failed(self, event: msg.LinkFailed) -> list[Action]:
+        if not self.up or event.epoch != self.epoch or self.roster.speaker(event) is None:
             return []
-        member.joined_at = self._joined_at = now
-        note = Note("joined", hello.node, f"shardd {hello.version}, pid {hello.pid}")
-        if member.stage and member.stage.node_incarnation != hello.incarnation:
-            return [note, *self._stage_lost(member, "its shardd was replaced")]
-        return [note]
+        note = Note("link-failed", event.node, event.why)
+        return [note, LinkLost(event.microbatch, event.why)]
 
-    def _stage_joined(self, hello: msg.StageHello, now: float) -> list[Action]:
-        member = self.members.setdefault(hello.node, Member(hello.node))
-        known = member.stage
-        if known and known.incarnation == hello.incarnation:
-            member.beat_at = now
+    def _frame_overdue(self, event: FrameOverdue, now: float) -> list[Action]:
+        """End the stage that has sat on this frame, or on one before it; none: the frame was lost,
+        and the scheduler issues it again.
+        """
+        members = [self.members[slot.node] for slot in self.slots]
+        busy = [(member.busy_on(event.microbatch, now), member) for member in members]
+        longest, member = max(busy, key=lambda pair: pair[0], default=(0.0, None))
+        if member is None or longest < self.rules.hung_after:
             return []
-        actions = self._stage_lost(member, "its stage process was replaced") if known else []
-        member.stage_gone(None)
-        member.stage, member.beat_at, self._joined_at = hello, now, now
-        self._executions.ended(hello.node)
-        note = Note("stage-joined", hello.node, f"pid {hello.pid}")
-        # What it holds it says next; a Load that crosses that word is answered by the same word.
-        return [*actions, note, *self._advance(now)]
-
-    def _from_node(
-        self, event: msg.NodeHeartbeat | msg.ChildExited | msg.Goodbye, member: Member, now: float
-    ) -> list[Action]:
-        match event:
-            case msg.NodeHeartbeat():
-                member.node_at, member.memory_free_bytes = now, event.memory_free_bytes
-                if event.stage_pid != member.stage_pid:
-                    member.stage_pid, member.stage_pid_at = event.stage_pid, now
-                return []
-            case msg.ChildExited():
-                return self._child_exited(event, member, now)
-            case msg.Goodbye():
-                told, member.draining = member.draining, True
-                text = "leaves when its running requests have ended"
-                return [] if told else [Note("draining", event.node, text)]
-
-    def _child_exited(self, event: msg.ChildExited, member: Member, now: float) -> list[Action]:
-        member.restarts = event.restarts
-        if event.child != "stage":
-            return [Note("exited", event.node, f"{event.child}: {event.detail}")]
-        why = f"stage process {event.pid} ended ({event.detail})"
-        given_up = event.retry_seconds < 0
-        if given_up:
-            why += "; not started again after too many failures: fix it, then restart shardd"
-        self._executions.ended(member.name, event.pid)
-        actions: list[Action] = [Note("exited", event.node, why)]
-        if member.stage and member.stage.pid == event.pid:
-            actions += self._stage_lost(member, why)
-        elif member.stage is None:
-            member.trouble = why
-        hopeless = given_up or event.reason == "out-of-memory"
-        if hopeless and self._answer_due and self.slot_of(member.name) is not None:
-            todo = "give it fewer layers, or look at `shardctl logs`"
-            actions += self._load_failed(f"{member.name} cannot load its layers", why, todo, now)
-        return actions
-
-    def _heartbeat(self, beat: msg.Heartbeat, now: float) -> list[Action]:
-        member = self.members.get(beat.node)
-        if member is None:
-            return []
-        if member.stage is None or member.stage.incarnation != beat.incarnation:
-            if beat.pid == member.stage_pid and (beat.loading or 0 < beat.busy_seconds < 60):
-                member.stage_pid_at = now  # it cannot say hello yet: it is at work
-            return []
-        member.beat, member.beat_at, member.suspect = beat, now, False
-        lost = member.loaded and not beat.loading and not beat.digest
-        if lost and now - member.loaded_at > self.rules.ask_again_after:
-            member.loaded = member.asked = None
-            if self.slot_of(beat.node) is not None:
-                return self._down(f"{beat.node} has let go of its layers") + self._advance(now)
-        return []
-
-    def _from_stage(
-        self,
-        event: msg.Loaded | msg.LoadFailed | msg.Assigned | msg.LinkFailed,
-        member: Member,
-        now: float,
-    ) -> list[Action]:
-        match event:
-            case msg.Loaded():
-                known, member.loaded, member.loaded_at = member.loaded, event, now
-                member.trouble = None
-                text = f"layers {member.holding.layers if member.holding else ''}"
-                note = Note("loaded", event.node, f"{text} in {event.load_seconds:.1f} s")
-                return ([] if known == event else [note]) + self._advance(now)
-            case msg.LoadFailed():
-                if member.asked != Holding(event.digest, LayerRange(event.start, event.end)):
-                    return []  # of something that is not wanted any more
-                member.loaded, member.trouble = None, f"{event.what}: {event.why}"
-                member.load_again_at = now + self.rules.load_again_after
-                actions: list[Action] = [Note("load-failed", event.node, member.trouble)]
-                if self._answer_due and self.slot_of(event.node) is not None:
-                    what = f"{event.node}: {event.what}"
-                    actions += self._load_failed(what, event.why, event.todo, now)
-                return actions
-            case msg.Assigned():
-                member.assigned = max(member.assigned, event.epoch)
-                return self._advance(now)
-            case msg.LinkFailed():
-                if not self.up or event.epoch != self.epoch:
-                    return []
-                lost = LinkLost(event.microbatch, event.why)
-                return [Note("link-failed", event.node, event.why), lost]
+        why = f"no progress for {longest:.1f} s on one frame"
+        facts = self.roster.end_stage(member, why, now)
+        return self._learn([*facts, *self.roster.executions(self.term, now)], now)
 
     # --- the wanted model ---
 
@@ -274,12 +170,6 @@ class Cluster:
         actions = self._model_unwanted(now)
         return [*actions, LoadEnded(msg.Failure(0, code, what, why, todo))]
 
-    def _stage_lost(self, member: Member, why: str) -> list[Action]:
-        member.stage_gone(why)
-        if self.slot_of(member.name) is None:
-            return []
-        return self._down(f"{member.name}: {why}")
-
     def _down(self, why: str) -> list[Action]:
         was_up, self.up, self._assigning = self.up, False, False
         self.why_down = why
@@ -299,7 +189,7 @@ class Cluster:
             return []
         actions: list[Action] = []
         if not self.slots:
-            settled = now - self._joined_at >= self.rules.settle_after or self.wanted.at_once
+            settled = now - self.roster.joined_at >= self.rules.settle_after or self.wanted.at_once
             try:
                 self.slots = plan(
                     self.wanted, self.members.values(), self.rules.local_node, settled
@@ -390,62 +280,3 @@ class Cluster:
                 member.asked_at = now
                 actions.append(ToStage(member.name, msg.Unload(self.term)))
         return actions
-
-    # --- health ---
-
-    def _frame_overdue(self, event: FrameOverdue, now: float) -> list[Action]:
-        """End the stage that has sat on this frame, or on one before it; none: the frame was lost,
-        and the scheduler issues it again.
-        """
-        members = [self.members[slot.node] for slot in self.slots]
-        busy = [(member.busy_on(event.microbatch, now), member) for member in members]
-        longest, member = max(busy, key=lambda pair: pair[0], default=(0.0, None))
-        if member is None or longest < self.rules.hung_after:
-            return []
-        return self._end_stage(member, f"no progress for {longest:.1f} s on one frame", now)
-
-    def _excuse(self, seconds: float) -> None:
-        """Nobody could be heard for so long: it counts against nobody."""
-        for member in self.members.values():
-            member.beat_at += seconds
-            member.node_at += seconds
-            member.stage_pid_at += seconds
-
-    def _tick(self, now: float) -> list[Action]:
-        rules = self.rules
-        actions: list[Action] = []
-        for member in list(self.members.values()):
-            silent = now - member.beat_at
-            if member.stage and silent > rules.dead_after:
-                actions += self._end_stage(member, f"silent for {silent:.1f} s", now)
-            elif member.stage and silent > rules.dead_after / 2:
-                member.suspect = True
-            elif self._never_said_hello(member, now):
-                member.stage_pid_at = now
-                why = f"it has not said hello for {rules.join_within:.0f} s"
-                note = self._executions.condemn(member.name, member.stage_pid, why, now)
-                actions.append(note)
-            if member.node and now - member.node_at > 2 * rules.dead_after:
-                actions.append(self._node_gone(member))
-        return [*actions, *self._executions.due(self.term, now), *self._advance(now)]
-
-    def _never_said_hello(self, member: Member, now: float) -> bool:
-        """A process that was hanging already when this coordinator came."""
-        if member.stage or not member.node or not member.stage_pid:
-            return False
-        return now - member.stage_pid_at > self.rules.join_within
-
-    def _node_gone(self, member: Member) -> Note:
-        member.node = None
-        if member.draining and self.slot_of(member.name) is None:
-            del self.members[member.name]
-        left, member.draining = member.draining, False
-        if left:
-            member.trouble = "it has left"
-            return Note("left", member.name, "its shardd has ended")
-        return Note("node-lost", member.name, "its shardd is silent")
-
-    def _end_stage(self, member: Member, why: str, now: float) -> list[Action]:
-        assert member.stage
-        note = self._executions.condemn(member.name, member.stage.pid, why, now)
-        return [*self._executions.due(self.term, now), note, *self._stage_lost(member, why)]

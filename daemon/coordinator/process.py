@@ -19,7 +19,8 @@ import zmq
 from daemon import logs
 from daemon import messages as msg
 from daemon.cluster import events as cl
-from daemon.cluster.machine import Cluster, Rules
+from daemon.cluster.machine import Cluster
+from daemon.cluster.rules import Rules
 from daemon.config import Config
 from daemon.control import open_router
 from daemon.coordinator.clients import Clients

@@ -10,7 +10,8 @@ import pytest
 
 from daemon import messages as msg
 from daemon.cluster import events as cl
-from daemon.cluster.machine import Cluster, Rules
+from daemon.cluster.machine import Cluster
+from daemon.cluster.rules import Rules
 from daemon.cluster.split import SplitError, even_split, ranges_of
 
 MODEL = cl.ModelSpec("toy", "/models/toy", "d1", 8)
@@ -76,10 +77,10 @@ class World:
     def tick(self, now: float, *beats: msg.Heartbeat) -> None:
         """Time passes; every shardd and the stages of these heartbeats are alive."""
         self.now = now
-        for name in self.incarnations:
-            self.step(msg.NodeHeartbeat(name, "n1", 1, 20))
         for one in beats:
             self.step(one)
+        for name in self.incarnations:
+            self.step(msg.NodeHeartbeat(name, "n1", 1, 20))
         self.step(cl.Tick())
 
     def take(self, kind: type[Any]) -> list[Any]:

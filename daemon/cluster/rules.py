@@ -1,0 +1,23 @@
+"""What the cluster machine is told when it is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Seconds. A stage is ended when it is silent for `dead_after`, when it sits on an overdue
+    frame for `hung_after`, or when its process has not said hello `join_within` after its shardd
+    first named it. Nothing is asked of a member twice within `ask_again_after`.
+    """
+
+    cluster: str
+    local_node: str
+    chunk_tokens: int
+    dead_after: float = 3.0
+    hung_after: float = 3.0
+    join_within: float = 60.0
+    load_again_after: float = 10.0
+    ask_again_after: float = 2.0
+    settle_after: float = 3.0
