@@ -236,6 +236,7 @@ def test_what_was_asked_for_and_lost_is_asked_for_again() -> None:
     world = World("a", "b")
     world.silent = {"b"}
     world.want()
+    world.tick(1.0, beat("a"), beat("b", digest="", loading=True))
     world.tick(RULES.ask_again_after, beat("a"), beat("b", digest="", loading=True))
     assert len([n for n, _ in world.messages(msg.Load) if n == "b"]) == 1, "it is at it"
     world.tick(RULES.ask_again_after + 0.1, beat("a"), beat("b", digest=""))
