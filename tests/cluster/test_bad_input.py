@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from tests.cluster.shardctl import refused
 
 
 @pytest.fixture(autouse=True)
-def _goes_on(request: pytest.FixtureRequest) -> None:
+def _goes_on(request: pytest.FixtureRequest) -> Iterator[None]:
     """Afterwards the cluster generates, with the same processes."""
     if "cluster" not in request.fixturenames:
         yield
@@ -60,7 +61,7 @@ def test_options(cluster: Cluster) -> None:
         ("generate", "x", "--stop", ""),
         ("generate", "x", "--logit-bias", "many"),
         ("generate", "x", "--logit-bias", "-7=1"),
-        ("generate", "x", "--logprobs", "99", "--json"),
+        ("generate", "x", "--logprobs", "3"),
         ("generate", "x", "--system", "you are"),
         ("staus",),
         ("-o", "yaml", "status"),
