@@ -1,0 +1,93 @@
+"""Messages as bytes, and bytes as messages: nothing of a socket is believed before it is checked."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from dataclasses import fields
+from math import isfinite
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import msgpack
+
+from daemon.messages.catalogue import Load, Loaded, Message
+
+MAX_MESSAGE_BYTES = 8 << 20
+LARGEST = (1 << 62) - 1  # of every number: sums and successors still fit 64 bits
+
+_BY_NAME: dict[str, type[Any]] = {cls.__name__: cls for cls in get_args(Message)}
+
+
+class MessageError(Exception):
+    """Bytes that are not a message of this protocol. The sender's fault."""
+
+
+def encode(message: Message) -> bytes:
+    """The bytes of a message."""
+    body = {f.name: getattr(message, f.name) for f in fields(message)}
+    body["type"] = type(message).__name__
+    packed: bytes = msgpack.packb(body)
+    return packed
+
+
+def decode(data: bytes) -> Message:
+    """Raise MessageError unless `data` is exactly one message with exactly its fields, each of its
+    type.
+    """
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise MessageError(f"{len(data)} bytes, more than {MAX_MESSAGE_BYTES}")
+    try:
+        body = msgpack.unpackb(data, ext_hook=_refuse_extension)
+    except (ValueError, msgpack.exceptions.UnpackException) as error:
+        raise MessageError(f"not msgpack: {error}") from error
+    if not isinstance(body, dict):
+        raise MessageError("not a map")
+    name = body.pop("type", None)
+    cls = _BY_NAME.get(name) if isinstance(name, str) else None
+    if cls is None:
+        raise MessageError(f"unknown message type {name!r:.40}")
+    checks = _CHECKS[cls]
+    if body.keys() != checks.keys():
+        raise MessageError(f"{cls.__name__} with fields {sorted(map(str, body))}")
+    for field, value in body.items():
+        if not checks[field](value):
+            raise MessageError(f"{cls.__name__}.{field} is {value!r:.40}")
+    if cls in (Load, Loaded) and not body["start"] < body["end"]:
+        raise MessageError(f"{cls.__name__} of layers [{body['start']}, {body['end']})")
+    message: Message = cls(**body)
+    return message
+
+
+def _refuse_extension(code: int, data: bytes) -> Any:
+    raise ValueError(f"extension type {code}")
+
+
+def _check(hint: Any) -> Callable[[Any], bool]:
+    """A predicate for the few kinds of types that messages have."""
+    origin, args = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return lambda value: True
+    if hint is float:
+        return lambda value: type(value) in (int, float) and isfinite(value)
+    if hint is int:
+        return lambda value: type(value) is int and 0 <= value <= LARGEST
+    if origin is None:
+        return lambda value: type(value) is hint
+    if origin in (Union, types.UnionType):
+        parts = [_check(arg) for arg in args]
+        return lambda value: any(part(value) for part in parts)
+    if origin is list:
+        item = _check(args[0])
+        return lambda value: type(value) is list and all(map(item, value))
+    if origin is dict:
+        key, item = _check(args[0]), _check(args[1])
+        return lambda value: (
+            type(value) is dict and all(map(key, value)) and all(map(item, value.values()))
+        )
+    raise TypeError(f"messages cannot hold {hint}")
+
+
+_CHECKS = {
+    cls: {name: _check(hint) for name, hint in get_type_hints(cls).items()}
+    for cls in _BY_NAME.values()
+}
