@@ -6,13 +6,28 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from pathlib import Path
 
 from daemon import logs
-from daemon.config import load
+from daemon.config import EX_CONFIG, Config, load
 from daemon.coordinator.process import Coordinator
 from daemon.service import dump_stacks_on_request
 from transports.errors import AddressError
+
+
+BIND_SECONDS = 3.0  # that a coordinator before this one may take to end
+
+
+def _bound(config: Config, parent: int) -> Coordinator:
+    deadline = time.monotonic() + BIND_SECONDS
+    while True:
+        try:
+            return Coordinator(config, parent)
+        except AddressError:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(0.1)
 
 
 def main() -> None:
@@ -20,10 +35,10 @@ def main() -> None:
     logs.setup(config.log.format, config.log.level, config.node.name, "coordinator")
     dump_stacks_on_request()
     try:
-        coordinator = Coordinator(config, int(sys.argv[2]))
+        coordinator = _bound(config, int(sys.argv[2]))
     except AddressError as error:
         logs.get("coordinator").error("%s", error)
-        sys.exit(1)
+        sys.exit(EX_CONFIG)
     except OSError as error:  # the term's file: without a new term nobody may be commanded
         logs.get("coordinator").error("cannot keep the term in node.state_dir: %s", error)
         sys.exit(1)

@@ -12,6 +12,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import zmq
@@ -27,12 +28,12 @@ from daemon.coordinator.clients import Clients
 from daemon.coordinator.desk import Desk
 from daemon.coordinator.models import Catalogue, ServedModel
 from daemon.coordinator.reception import INVENTORY, Reception
-from daemon.coordinator.ring import Ring
 from daemon.coordinator.term import next_term
-from daemon.hops import MAX_CHUNK_TOKENS
+from daemon.ring import MAX_CHUNK_TOKENS, Ring
 from daemon.scheduler import actions as sc
 from daemon.scheduler.pipeline import Limits, Pipeline, StageCost
 from daemon.scheduler.scheduler import Scheduler
+from transports.address import Address
 from transports.errors import AddressError, TransportError
 from transports.frame import Frame
 
@@ -42,6 +43,8 @@ TICK_SECONDS = 0.25
 STALL_SECONDS = 1.0  # a tick that is later than this was held up, and with it what others said
 DEFAULT_CONTEXT = 131072  # for a model whose configuration does not say
 KEPT_EVENTS = 1000
+SEND_SECONDS = 0.05  # everybody waits while one frame cannot be handed over
+CONNECT_SECONDS = 1.0
 FRAMES_PER_TURN = 64
 
 
@@ -69,7 +72,10 @@ class Coordinator:
         self.desk = Desk()
         self.clients = Clients(self)
         self._reception = Reception(self)
-        self._ring = Ring(self._context, config)
+        # The stage of this node has the configured port.
+        results = str(replace(Address.parse(config.node.data_address), port=0))
+        networks = config.security.plain_networks
+        self._ring = Ring(self._context, results, networks, SEND_SECONDS, CONNECT_SECONDS)
         self._todo: deque[sc.Action] = deque()
         self._performing = False
         self._incarnations: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Messages as bytes, and bytes as messages: nothing of a socket is believed before it is checked."""
+"""Messages as bytes, and bytes as messages: nothing of a socket is believed unchecked."""
 
 from __future__ import annotations
 

@@ -26,19 +26,17 @@ from daemon.engine.blas import running_blas
 from daemon.engine.digest import weights_digest
 from daemon.engine.errors import LoadError
 from daemon.engine.stage import Stage
-from daemon.hops import hop_limits, hop_options, plain_allowed
 from daemon.layers import LayerRange
+from daemon.ring import Ring
 from daemon.stage.arrivals import Arrivals
 from daemon.stage.fence import Fence, Verdict
 from daemon.stage.heartbeat import Clock, Heartbeat, Progress
 from daemon.stage.worker import Worker
-from transports.base import LinkReceiver, LinkSender
 from transports.errors import AddressError, TransportError
-from transports.factory import open_receiver, open_sender
 from transports.frame import Frame
-from transports.limits import FrameLimits
 
 log = logs.get("stage")
+LOOK_SECONDS = 0.25  # how old what a heartbeat shows may be while frames follow each other
 POLL_MS = 500  # how long a signal may wait when nothing arrives
 
 
@@ -55,20 +53,23 @@ class StageProcess:
         self._context: zmq.Context[Any] = zmq.Context()
         self._control = self._context.socket(zmq.DEALER)
         dealer_options(self._control, f"stage:{self._node}:{self._incarnation}")
-        self._options = hop_options(config.timeouts.send_s)
+        self._ring = Ring(
+            self._context,
+            config.node.data_address,
+            config.security.plain_networks,
+            config.timeouts.send_s,
+        )
         self._progress = Progress()
         self._clock = Clock()
         self._fence = Fence()
         self._poller = zmq.Poller()
         self._worker: Worker | None = None
         self._held: msg.Loaded | None = None
-        self._limits: FrameLimits | None = None
-        self._receiver: LinkReceiver | None = None
-        self._sender: LinkSender | None = None
         self._assigned: msg.Assign | None = None
         self._arrivals = Arrivals()
         self._rejoin = False
         self._stopping = False
+        self._looked_at = 0.0
         self._heartbeat = Heartbeat(
             self._context,
             config.coordinator.address,
@@ -104,8 +105,8 @@ class StageProcess:
                 ready = dict(self._poller.poll(POLL_MS))
                 if self._control in ready:
                     self._take_control()
-                elif self._receiver is not None and ready:
-                    self._take_frame(self._receiver)
+                elif ready:
+                    self._take_frame()
                 else:
                     self._arrivals.waited()
                     self._look()
@@ -115,19 +116,22 @@ class StageProcess:
             self._close()
 
     def _look(self) -> None:
-        """Take in what happened on the links, also when no frame comes: events would pile up."""
-        if self._receiver:
-            _ = self._receiver.state
-            self._progress.dropped.update(self._receiver.stats.errors)
-        self._progress.link = self._sender.state.value if self._sender else ""
+        """Take in what happened on the links, also when no frame comes, and show what is held."""
+        progress = self._progress
+        self._ring.look()
+        progress.link = self._ring.sending
+        progress.dropped.update(self._ring.dropped)
+        progress.dropped.update(self._fence.dropped)
+        if self._worker:
+            progress.sequences = len(self._worker.caches)
+            progress.kv_bytes = self._worker.kv_bytes
+            progress.dropped.update(self._worker.dropped)
+        self._looked_at = time.monotonic()
 
     def _close(self) -> None:
         self._heartbeat.stop()
         self._heartbeat.join(2.0)
-        if self._sender:
-            self._sender.close(1.0)
-        if self._receiver:
-            self._receiver.close()
+        self._ring.close(1.0)
         self._control.close(linger=200)
         self._context.term()
 
@@ -219,7 +223,7 @@ class StageProcess:
                 )
             stage = Stage.load(folder, wanted, progress=self._loading)
             speed = stage.warm()
-            self._open(stage)
+            address = self._ring.open(stage.info.hidden_size, stage.info.vocab_size)
         except LoadError as error:
             self._load_failed(load, str(error.path), error.cause, error.remedy)
             return
@@ -232,14 +236,15 @@ class StageProcess:
             return
         finally:
             self._progress.loading = False
-        assert self._receiver
+        self._poller.register(self._ring.pollable, zmq.POLLIN)
+        self._worker = Worker(stage, 0, self._clock)
         self._held = msg.Loaded(
             self._node,
             self._incarnation,
             load.digest,
             load.start,
             load.end,
-            self._receiver.address,
+            address,
             stage.weights_bytes,
             stage.tensors_opened,
             time.monotonic() - began,
@@ -261,26 +266,11 @@ class StageProcess:
         if self._stopping:
             raise Stopped
 
-    def _open(self, stage: Stage) -> None:
-        self._limits = hop_limits(stage.info.hidden_size, stage.info.vocab_size)
-        address = self._config.node.data_address
-        self._receiver = open_receiver(
-            address,
-            self._limits,
-            self._options,
-            context=self._context,
-            allow_plain=plain_allowed(address, self._config.security.plain_networks),
-        )
-        self._poller.register(self._receiver.pollable, zmq.POLLIN)
-        self._worker = Worker(stage, 0, self._clock)
-
     def _unload(self) -> None:
-        if self._sender:
-            self._sender.close(0.0)
-        if self._receiver:
-            self._poller.unregister(self._receiver.pollable)
-            self._receiver.close()
-        self._worker = self._held = self._receiver = self._sender = self._assigned = None
+        if self._ring.pollable is not None:
+            self._poller.unregister(self._ring.pollable)
+        self._ring.close(0.0)
+        self._worker = self._held = self._assigned = None
         self._fence.clear()
         self._progress.held = None
         self._progress.sequences = self._progress.kv_bytes = 0
@@ -289,25 +279,13 @@ class StageProcess:
         mx.clear_cache()
 
     def _assign(self, assign: msg.Assign) -> None:
-        if self._worker is None or self._limits is None:
+        if self._worker is None:
             return  # it was unloaded meanwhile: the next heartbeat says so
-        before = self._assigned.next_address if self._assigned else ""
-        if self._sender and assign.next_address != before:
-            self._sender.close(0.0)
-            self._sender = None
-        if self._sender is None:
-            networks = self._config.security.plain_networks
-            try:
-                self._sender = open_sender(
-                    assign.next_address,
-                    self._limits,
-                    self._options,
-                    context=self._context,
-                    allow_plain=plain_allowed(assign.next_address, networks),
-                )
-            except AddressError as error:
-                log.error("cannot send to the next stage: %s", error)
-                return  # the coordinator asks again, and shows that this stage is not in its place
+        try:
+            self._ring.connect(assign.next_address)
+        except AddressError as error:
+            log.error("cannot send to the next stage: %s", error)
+            return  # the coordinator asks again, and shows that this stage is not in its place
         self._assigned = assign
         self._worker.place(assign.stage)
         early = self._fence.assign(assign.term, assign.epoch)
@@ -318,37 +296,33 @@ class StageProcess:
 
     # --- frames ---
 
-    def _take_frame(self, receiver: LinkReceiver) -> None:
-        frame = receiver.receive(0)
+    def _take_frame(self) -> None:
+        frame = self._ring.receive()
         if frame is None:
             self._look()
             return
         self._progress.frames_received += 1
         if self._fence.judge(frame) is Verdict.ADMIT:
             self._compute(frame)
-        else:
-            self._progress.dropped.update(self._fence.dropped)
 
     def _compute(self, frame: Frame) -> None:
-        worker, sender, progress = self._worker, self._sender, self._progress
-        if worker is None or sender is None:
+        worker, progress = self._worker, self._progress
+        if worker is None:
             self._count("frame-unplaced")
             return
         received = self._arrivals.at(frame, self._clock())
-        progress.busy_since = time.monotonic()
+        began = progress.busy_since = time.monotonic()
         progress.microbatch = frame.microbatch
         progress.frames_started += 1
         onward = worker.handle(frame, received)
         try:
-            sender.send(onward)
+            self._ring.send(onward)
         except TransportError as error:
             self._report_link(frame.microbatch, str(error))
         progress.frames_finished += 1
         progress.microbatch = 0
-        progress.sequences = len(worker.caches)
-        progress.kv_bytes = worker.kv_bytes
-        progress.link = sender.state.value
-        progress.dropped.update(worker.dropped)
+        if began - self._looked_at > LOOK_SECONDS:
+            self._look()
         self._arrivals.finished()
 
     def _report_link(self, microbatch: int, why: str) -> None:

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 import psutil
 import zmq
 
-from daemon.hops import hop_limits
+from daemon.ring import MAX_CHUNK_TOKENS, WIDEST_ELEMENT
 from transports.frame import Frame, FrameKind, Span
+from transports.limits import FrameLimits
 from transports.wire import encode
 
 HTTP = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n"
@@ -108,4 +109,11 @@ def broken_frames(term: int, epoch: int, seed: int) -> Iterator[list[bytes]]:
 
 
 def oversized(hidden: int, vocabulary: int) -> list[bytes]:
-    return [bytes(hop_limits(hidden, vocabulary).max_part_bytes + 1)]
+    return [
+        bytes(
+            FrameLimits.for_model(
+                hidden * WIDEST_ELEMENT, MAX_CHUNK_TOKENS, vocabulary
+            ).max_part_bytes
+            + 1
+        )
+    ]

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from daemon.engine.stage import Stage
-from daemon.hops import hop_limits
 from daemon.layers import LayerRange
 from daemon.sampling import SamplingParams
 from daemon.scheduler.actions import Deliver, Finished, Send
@@ -24,12 +23,13 @@ from tests.engine.tiny import PROMPT, Tiny
 from transports.base import LinkReceiver, LinkSender
 from transports.factory import open_receiver, open_sender
 from transports.frame import Frame
+from transports.limits import FrameLimits
 from transports.network import MemoryNetwork
 from transports.options import LinkOptions
 
 MakeTiny = Callable[[str, int | None], Tiny]
 HOPS = ("first", "second", "results")
-LIMITS = hop_limits(64, 160)
+LIMITS = FrameLimits.for_model(64 * 4, 512, 160)
 
 
 class Rig:
