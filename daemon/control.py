@@ -10,6 +10,7 @@ import zmq
 
 from daemon.messages import MAX_MESSAGE_BYTES
 from transports.address import Address
+from transports.errors import AddressError
 from transports.sockets import bind
 
 LINGER_MS = 1000
@@ -35,7 +36,11 @@ def open_router(context: zmq.Context[Any], address: str) -> tuple[zmq.Socket[Any
     _options(socket)
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # an unknown peer is an error, not a loss in silence
     socket.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a peer that reconnects keeps its routing id
-    return socket, bind(socket, Address.parse(address).resolved())
+    try:
+        return socket, bind(socket, Address.parse(address).resolved())
+    except AddressError:
+        socket.close(linger=0)
+        raise
 
 
 def _options(socket: zmq.Socket[Any]) -> None:

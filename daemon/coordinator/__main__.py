@@ -15,7 +15,6 @@ from daemon.coordinator.process import Coordinator
 from daemon.service import dump_stacks_on_request
 from transports.errors import AddressError
 
-
 BIND_SECONDS = 3.0  # that a coordinator before this one may take to end
 
 
@@ -27,7 +26,7 @@ def _bound(config: Config, parent: int) -> Coordinator:
         except AddressError:
             if time.monotonic() >= deadline:
                 raise
-        time.sleep(0.1)
+            time.sleep(0.1)
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from daemon import logs
+from daemon.config import EX_CONFIG
 from daemon.supervisor.output import Output
 from daemon.supervisor.policy import RestartPolicy, RestartRules
 
@@ -102,9 +103,11 @@ class Child:
     async def _live(self) -> float | None:
         """One life. Returns the seconds to wait before the next, None when there is none."""
         kills = oom_kill_count()
+        code: int | None
         try:
             code = await self._process_ends()
         except OSError as error:
+            code = None
             pid, reason, detail = 0, "start", f"cannot be started: {error}"
         else:
             pid = self.pid
@@ -112,7 +115,8 @@ class Child:
             reason, detail = explain(code, oom_kill_count() - kills, last)
         self.pid, self._process = 0, None
         stopped = self._stopping.is_set()
-        delay = None if stopped else self._policy.ended(asyncio.get_running_loop().time())
+        hopeless = stopped or code == EX_CONFIG  # another start would find the same
+        delay = None if hopeless else self._policy.ended(asyncio.get_running_loop().time())
         log.log(20 if stopped else 40, "%s (pid %d) ended: %s", self.name, pid, detail)
         self._on_exit(Exit(pid, reason, detail, self._policy.restarts, delay))
         return delay

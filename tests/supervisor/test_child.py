@@ -41,6 +41,11 @@ def test_a_crash_loop_is_broken_and_the_reason_kept(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text().count("no such model") == 3
 
 
+def test_a_child_that_cannot_be_configured_is_not_started_again(tmp_path: Path) -> None:
+    _, exits = asyncio.run(run_all("import sys; sys.exit(78)", tmp_path))
+    assert [e.retry_seconds for e in exits] == [None]
+
+
 def test_a_command_that_cannot_start_is_an_exit_too(tmp_path: Path) -> None:
     async def run() -> list[Exit]:
         exits: list[Exit] = []
