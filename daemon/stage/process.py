@@ -23,14 +23,12 @@ from daemon import messages as msg
 from daemon.config import Config
 from daemon.control import dealer_options
 from daemon.engine.blas import running_blas
-from daemon.engine.digest import weights_digest
 from daemon.engine.errors import LoadError
-from daemon.engine.stage import Stage
-from daemon.layers import LayerRange
 from daemon.ring import Ring
 from daemon.stage.arrivals import Arrivals
 from daemon.stage.fence import Fence, Verdict
 from daemon.stage.heartbeat import Clock, Heartbeat, Progress
+from daemon.stage.loading import load_stage
 from daemon.stage.worker import Worker
 from transports.errors import AddressError, TransportError
 from transports.frame import Frame
@@ -203,56 +201,40 @@ class StageProcess:
     # --- weights ---
 
     def _load(self, load: msg.Load) -> None:
-        wanted = LayerRange(load.start, load.end)
-        held = self._held
-        if held and (held.digest, held.start, held.end) == (load.digest, load.start, load.end):
-            self._say(held)
+        asked = (load.digest, load.start, load.end)
+        if self._held and self._progress.held == asked:
+            self._say(self._held)
             return
         self._unload()
         folder = Path(self._config.models.get(load.model, load.folder))
         self._progress.loading, self._progress.bytes_loaded = True, 0
-        began = time.monotonic()
-        log.info("loading layers %s of %s", wanted, load.model)
         try:
-            digest = weights_digest(folder)
-            if digest != load.digest:
-                raise LoadError(
-                    folder,
-                    f"weights digest {digest[:12]} here, {load.digest[:12]} at the coordinator",
-                    "copy the same files to every node",
-                )
-            stage = Stage.load(folder, wanted, progress=self._loading)
-            speed = stage.warm()
-            address = self._ring.open(stage.info.hidden_size, stage.info.vocab_size)
+            ready = load_stage(load, folder, self._loading)
+            info = ready.stage.info
+            address = self._ring.open(info.hidden_size, info.vocab_size)
         except LoadError as error:
             self._load_failed(load, str(error.path), error.cause, error.remedy)
             return
         except AddressError as error:
             self._load_failed(load, self._config.node.data_address, error.why, error.hint)
             return
-        except (RuntimeError, ValueError, MemoryError, OSError) as error:  # MLX's, the disk's
-            log.exception("loading failed")
-            self._load_failed(load, str(folder), str(error), "see `shardctl logs` of this node")
-            return
         finally:
             self._progress.loading = False
         self._poller.register(self._ring.pollable, zmq.POLLIN)
-        self._worker = Worker(stage, 0, self._clock)
+        self._worker = Worker(ready.stage, 0, self._clock)
+        self._progress.held = asked
         self._held = msg.Loaded(
             self._node,
             self._incarnation,
-            load.digest,
-            load.start,
-            load.end,
+            *asked,
             address,
-            stage.weights_bytes,
-            stage.tensors_opened,
-            time.monotonic() - began,
-            speed.decode,
-            speed.prefill,
-            stage.compiled,
+            ready.stage.weights_bytes,
+            ready.stage.tensors_opened,
+            ready.seconds,
+            ready.speed.decode,
+            ready.speed.prefill,
+            ready.stage.compiled,
         )
-        self._progress.held = (load.digest, load.start, load.end)
         self._say(self._held)
 
     def _load_failed(self, load: msg.Load, what: str, why: str, todo: str) -> None:
