@@ -85,7 +85,7 @@ class Dispatch:
         limit = self.cost.useful_in_flight()
         while pieces := compose(
             self.ready,
-            Load(limit, len(self.window), self.window.decoding, decoding),
+            Load(limit, len(self.window), self.window.decoding, decoding, self.window.alone),
             self.cost,
         ):
             sends.append(self._send(self.pipeline, self.cost, pieces, now))
@@ -138,6 +138,7 @@ class Dispatch:
                 constants[sequence.id] = sequence.constants
                 sequence.constants_due = False
             sequence.issued += piece.length
+            sequence.tried = True
             self.ready.discard(sequence.id)
             if sequence.remaining:
                 self.ready.push(sequence)
@@ -153,6 +154,7 @@ class Dispatch:
                 cost.slowest_seconds(len(tokens)),
                 decode,
                 max((p.sequence.repeats + p.sequence.downs for p in pieces), default=0),
+                any(p.sequence.alone for p in pieces),
             )
         )
         return Send(

@@ -14,7 +14,8 @@ MAX_DOUBLINGS = 6
 class Microbatch:
     """What one frame asks for. `seconds` is its predicted time through the pipe, what is queued
     ahead of it included; `cost` its predicted time on the slowest stage; `tries` how often it was
-    in vain before. Without spans it only carries commands.
+    in vain before; `alone`: nothing else may be in flight beside it. Without spans it only carries
+    commands.
     """
 
     id: int
@@ -24,6 +25,7 @@ class Microbatch:
     cost: float
     decode: bool
     tries: int = 0
+    alone: bool = False
 
 
 class Window:
@@ -52,6 +54,10 @@ class Window:
     @property
     def decoding(self) -> int:
         return sum(1 for m in self._flying.values() if m.spans and m.decode)
+
+    @property
+    def alone(self) -> bool:
+        return any(m.alone for m in self._flying.values() if m.spans)
 
     @property
     def carriers(self) -> int:

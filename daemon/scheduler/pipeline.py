@@ -37,9 +37,11 @@ class Limits:
     """A frame is overdue after grace_seconds + patience * its predicted time. A sequence is given
     up after `max_failures` passes that raised at one place, or `max_repeats` re-issues without
     progress in one layout, which takes minutes: so a request that no stage can read ends. A link
-    that is down is waited for. A request during which the pipeline went down `max_downs` times
-    without any progress of its own is taken for the cause. Each try without progress doubles the
-    time allowed, so that a stage that is slower than anybody foresaw is waited for in the end.
+    that is down is waited for. A request during which the pipeline went down `alone_downs` times
+    without any progress of its own is computed alone until there is some, so that one that ends the
+    stages is told from those beside it; after `max_downs` times it is taken for the cause. Each try
+    without progress doubles the time allowed, so that a stage that is slower than anybody foresaw
+    is waited for in the end.
     """
 
     max_running: int = 64
@@ -50,6 +52,7 @@ class Limits:
     backoff_cap_seconds: float = 5.0
     max_failures: int = 3
     max_repeats: int = 20
+    alone_downs: int = 2
     max_downs: int = 5
 
     def backoff(self, repeats: int) -> float:

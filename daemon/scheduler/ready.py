@@ -6,17 +6,19 @@ from daemon.scheduler.sequence import Sequence, SequenceStatus
 
 
 class ReadyQueue:
-    """Two round robins: sequences that decode, and those that prefill. A sequence that must wait
-    before it is issued again is parked.
+    """Two round robins: sequences that decode, and those that prefill; a third for those that are
+    computed alone. A sequence that must wait before it is issued again is parked.
     """
 
     def __init__(self) -> None:
         self._decode: dict[bytes, Sequence] = {}
         self._prefill: dict[bytes, Sequence] = {}
+        self._alone: dict[bytes, Sequence] = {}
         self._parked: dict[bytes, tuple[float, Sequence]] = {}
 
     def __contains__(self, sequence: bytes) -> bool:
-        return sequence in self._decode or sequence in self._prefill or sequence in self._parked
+        queues = (self._decode, self._prefill, self._alone, self._parked)
+        return any(sequence in queue for queue in queues)
 
     @property
     def decode(self) -> Sequence | None:
@@ -28,8 +30,16 @@ class ReadyQueue:
         """Whose turn it is to prefill."""
         return next(iter(self._prefill.values()), None)
 
+    @property
+    def alone(self) -> Sequence | None:
+        """Whose turn it is to be computed with nothing beside it."""
+        return next(iter(self._alone.values()), None)
+
     def push(self, sequence: Sequence) -> None:
         """To the end of its round."""
+        if sequence.alone:
+            self._alone[sequence.id] = sequence
+            return
         decodes = sequence.status is SequenceStatus.DECODE
         (self._decode if decodes else self._prefill)[sequence.id] = sequence
 
@@ -49,16 +59,17 @@ class ReadyQueue:
     def discard(self, sequence: bytes) -> None:
         self._decode.pop(sequence, None)
         self._prefill.pop(sequence, None)
+        self._alone.pop(sequence, None)
         self._parked.pop(sequence, None)
 
     def clear(self) -> None:
         self._decode.clear()
         self._prefill.clear()
+        self._alone.clear()
         self._parked.clear()
 
     def check_integrity(self) -> None:
-        decode, prefill, parked = self._decode.keys(), self._prefill.keys(), self._parked.keys()
-        total = len(decode | prefill | parked)
-        assert total == len(decode) + len(prefill) + len(parked), "ready: listed twice"
-        for sequence in (*self._decode.values(), *self._prefill.values()):
+        listed = [*self._decode, *self._prefill, *self._alone, *self._parked]
+        assert len(set(listed)) == len(listed), "ready: listed twice"
+        for sequence in (*self._decode.values(), *self._prefill.values(), *self._alone.values()):
             assert sequence.remaining > 0, "ready: nothing to send"

@@ -64,6 +64,7 @@ class Scheduler:
                 actions += self._finish(sequence, FinishReason.CONTEXT, now, error)
         for sequence in self._book.running.values():
             sequence.forgive()
+            sequence.tried = False
             if sequence.issued == 0:
                 self._dispatch.ready.push(sequence)  # nothing of it was sent in this attempt
                 continue
@@ -258,11 +259,12 @@ class Scheduler:
     def _went_down(self, now: float) -> list[Action]:
         """Whatever was under way may be what a stage ended of, if it happens again and again."""
         actions: list[Action] = []
-        under_way = {span.sequence for m in self._dispatch.window for span in m.spans}
         for sequence in list(self._book.running.values()):
-            if sequence.id not in under_way and not sequence.repeats:
+            if not sequence.tried:
                 continue
+            sequence.tried = False
             sequence.downs += 1
+            sequence.alone = sequence.downs >= self._limits.alone_downs
             if sequence.downs >= self._limits.max_downs:
                 error = (
                     f"the pipeline went down {sequence.downs} times while token "

@@ -29,8 +29,9 @@ class Sequence:
     furthest   the highest `confirmed` of any attempt: progress, for back-off and for giving up
     repeats    re-issues since `furthest` last rose; `failures`: those because computing failed,
                `fruitless`: all but those of a link that is down
-    downs      layouts that went down while it was computed, since `furthest` last rose: it may be
-               what ends the stages
+    tried      something of it was sent in this layout
+    downs      layouts that went down after it was tried in them, since `furthest` last rose: it may
+               be what ends the stages; `alone`: it is computed alone, to find out
     """
 
     def __init__(self, request: Request, now: float) -> None:
@@ -47,7 +48,9 @@ class Sequence:
         self.repeats = 0
         self.fruitless = 0
         self.failures = 0
+        self.tried = False
         self.downs = 0
+        self.alone = False
         self.reissues = 0
         self.constants_due = True
         self.generated = 0
@@ -75,7 +78,7 @@ class Sequence:
         self.confirmed = max(self.confirmed, position)
         if self.confirmed > self.furthest:
             self.furthest = self.confirmed
-            self.downs = 0
+            self.downs, self.alone = 0, False
             self.forgive()
 
     def forgive(self) -> None:
@@ -113,20 +116,6 @@ class Sequence:
             first_token_seconds=first,
             total_seconds=now - self.submitted,
         )
-
-    def describe(self, now: float) -> dict[str, Any]:
-        """For `ps`."""
-        return {
-            "sequence": self.id.hex(),
-            "status": self.status.value,
-            "prompt_tokens": self.prompt_length,
-            "generated_tokens": self.generated,
-            "max_tokens": self.request.max_tokens,
-            "computed_tokens": self.confirmed,
-            "attempt": self.attempt,
-            "reissues": self.reissues,
-            "age_seconds": now - self.submitted,
-        }
 
     def check_integrity(self) -> None:
         assert 0 <= self.confirmed <= self.issued <= len(self.history), "sequence: positions"

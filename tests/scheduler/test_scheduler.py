@@ -173,8 +173,8 @@ def test_what_is_known_of_sequences() -> None:
     h = Harness(Limits(max_running=1))
     h.decode(A)
     h.submit(request(B))
-    shown = [s.describe(2.0) for s in h.scheduler.sequences()]
-    assert [(s["status"], s["computed_tokens"], s["generated_tokens"]) for s in shown] == [
+    known = list(h.scheduler.sequences())
+    assert [(s.status.value, s.confirmed, s.generated) for s in known] == [
         ("decode", 4, 1),
         ("waiting", 0, 0),
     ]

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from daemon.scheduler.pipeline import Limits
+from daemon.scheduler.request import FinishReason
 from tests.simulator.faults import ALL, CALM, LINKS, LOSSES, STAGES, STORM, Rates
 from tests.simulator.world import World
 
@@ -48,6 +50,24 @@ def test_any_history_gives_the_tokens_of_one_process(kind: str) -> None:
 
 def test_histories_survive_the_wire() -> None:
     run(range(60, 80), ALL, wire=True)
+
+
+@pytest.mark.parametrize("rates", [CALM, LOSSES], ids=["calm", "losses"])
+def test_a_request_that_ends_stages_ends_itself_and_no_other(rates: Rates) -> None:
+    ended = 0
+    for seed in range(40):
+        with named(seed):
+            world = World(seed, rates, sequences=1 + seed % 7, stages=1 + seed % 3, poison=True)
+            world.run()
+            assert world.poison is not None
+            end = world.finished[world.poison[0]]
+            if rates is CALM:  # where no chunk is lost that would have been progress
+                assert len(world.poisoned) <= Limits().max_downs, "a supervisor gives up"
+            if end.reason is not FinishReason.CANCELLED:
+                assert end.reason is FinishReason.FAILED
+                assert "the pipeline went down 5 times" in end.error
+                ended += 1
+    assert ended > 20
 
 
 @pytest.mark.soak

@@ -36,14 +36,25 @@ LIMITS = FrameLimits(max_tensor_bytes=8 * CHUNK, vocab=VOCABULARY)
 
 
 class World:
-    """With `wire` every frame is turned into bytes and back at every hop."""
+    """With `wire` every frame is turned into bytes and back at every hop; with `poison` the first
+    request ends a stage whenever a certain token of its prompt is computed.
+    """
 
     def __init__(
-        self, seed: int, rates: Rates, sequences: int = 5, stages: int = 3, wire: bool = False
+        self,
+        seed: int,
+        rates: Rates,
+        sequences: int = 5,
+        stages: int = 3,
+        wire: bool = False,
+        poison: bool = False,
     ) -> None:
         self.rng = random.Random(seed)
         self.rates = rates
         self.wire = wire
+        self.poison: tuple[bytes, int] | None = None
+        self.poisoned: set[int] = set()  # epochs
+        self._poison_due = poison
         self.now = 0.0
         self.scheduler = Scheduler(Limits(max_running=self.rng.choice((2, 4, 64))))
         self.stages: list[SimulatedStage] = []
@@ -89,7 +100,8 @@ class World:
             len(self.finished) == len(self.requests)
             and not status["releases_pending"]
             and not status["in_flight"]
-            and not any(s.working or s.queue for s in self.stages)
+            # A stage that hangs on what nobody waits for is found when it is needed again.
+            and not any(s.working or s.queue for s in self.stages if not s.hung)
             and not self._links.total()
         )
 
@@ -137,7 +149,10 @@ class World:
         sequence = request.sequence
         self.requests[sequence] = request
         self.delivered[sequence] = []
-        if rng.random() < 0.1:
+        if self._poison_due:
+            self._poison_due = False
+            self.poison = sequence, rng.randrange(len(request.prompt))
+        elif rng.random() < 0.1:
             self.stops[sequence] = rng.randint(1, 10)
         self._do(self.scheduler.submit(request, self.now))
         if rng.random() < 0.2:
@@ -209,8 +224,7 @@ class World:
             return
         stage.alive = False
         self.allowed += len(self.stages) + 1
-        if self.rng.random() < 0.5:
-            self._later(self.rng.uniform(0.0, 1.0), lambda: self._down(stage))
+        self._later(self.rng.uniform(0.0, 1.0), lambda: self._down(stage))
         self._later(self.rng.uniform(1.0, 3.0), lambda: self._up(stage))
 
     def _down(self, stage: SimulatedStage) -> None:
@@ -304,6 +318,10 @@ class World:
         if stage.working or stage.hung or not stage.alive or not stage.queue:
             return
         frame = stage.queue.popleft()
+        if self._is_poison(stage, frame):
+            self.poisoned.add(self._epoch)
+            self._kill(stage)
+            return
         seconds = 0.0
         if frame.spans:
             tokens = sum(s.length for s in frame.spans)
@@ -321,6 +339,17 @@ class World:
         stage.working = frame
         layout = self._epoch, stage.index
         self._later(seconds, lambda: self._worked(stage, onward, *layout))
+
+    def _is_poison(self, stage: SimulatedStage, frame: Frame) -> bool:
+        """The last stage, or the one before it, does not survive the poison."""
+        if self.poison is None or stage.index < len(self.stages) - 2:
+            return False
+        sequence, token = self.poison
+        admitted = (frame.term, frame.epoch) == (stage.fence.term, stage.fence.epoch)
+        return admitted and any(
+            s.sequence == sequence and s.position <= token < s.position + s.length
+            for s in frame.spans
+        )
 
     def _worked(self, stage: SimulatedStage, onward: Frame, epoch: int, index: int) -> None:
         stage.working = None
