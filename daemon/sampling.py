@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 MAX_TOP_LOGPROBS = 20
 MAX_LOGIT_BIAS = 1024
+LARGEST_BIAS = 1e6  # far above any logit, and still finite when divided by any temperature
 WHOLE = ("top_k", "penalty_window", "seed")
 
 
@@ -71,7 +71,7 @@ class SamplingParams:
         """Raises ValueError for an unknown option or a value out of range."""
         unknown = set(wire) - {f.name for f in fields(cls)}
         if unknown:
-            raise ValueError(f"unknown sampling option {sorted(unknown)[0]!r}")
+            raise ValueError(f"unknown sampling option {min(map(repr, unknown))}")
         values = dict(wire)
         try:
             pairs = [(token, bias) for token, bias in values.pop("logit_bias", ())]
@@ -79,7 +79,10 @@ class SamplingParams:
             raise ValueError("logit_bias is not a list of [token, bias] pairs") from error
         for token, bias in pairs:
             if type(token) is not int or not 0 <= token < 1 << 31:
-                raise ValueError(f"logit_bias names {token!r}, which is no token")
-            if type(bias) not in (int, float) or not math.isfinite(bias):
-                raise ValueError(f"logit_bias of token {token} is {bias!r}, not a finite number")
+                raise ValueError(f"logit_bias names {token!r:.40}, which is no token")
+            if type(bias) not in (int, float) or not -LARGEST_BIAS <= bias <= LARGEST_BIAS:
+                raise ValueError(
+                    f"logit_bias of token {token} is {bias!r:.40}, not a number from "
+                    f"{-LARGEST_BIAS:g} to {LARGEST_BIAS:g}"
+                )
         return cls(logit_bias={t: float(b) for t, b in pairs}, **values)
