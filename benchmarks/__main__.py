@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -36,6 +37,8 @@ DOCUMENT = ROOT / "docs" / "benchmarks.md"
 
 def main() -> int:
     arguments = _parser().parse_args()
+    # A benchmark that is told to end takes its clusters and workers with it.
+    signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))
     if arguments.name == "list":
         for name, (_, what) in BENCHMARKS.items():
             print(f"{name:12} {what}")
