@@ -47,15 +47,21 @@ class PinnedCluster(AbstractContextManager["PinnedCluster"]):
                 for name in names
             ),
         )
+        if (left := local.find(state)) is not None:
+            left.stop()  # of a benchmark that was killed
         module = "benchmarks.stock_shardd" if blas == STOCK else "daemon"
         before, node.SHARDD = node.SHARDD, (sys.executable, "-m", module)
         self.requests = Requests(plan.endpoint)
         try:
             self._cluster = plan.start(self._ready, READY_SECONDS)
+            for core, started in enumerate(self._cluster.nodes):
+                pin_tree(started.pid, core % (os.cpu_count() or 1))
+        except BaseException:
+            if (begun := local.find(state)) is not None:
+                begun.stop()
+            raise
         finally:
             node.SHARDD = before
-        for core, started in enumerate(self._cluster.nodes):
-            pin_tree(started.pid, core % (os.cpu_count() or 1))
 
     @property
     def endpoint(self) -> str:
