@@ -99,6 +99,8 @@ class Reception:
         if self._rivals.must_wait(hello, of.cluster.members.get(hello.node), now):
             self._refused(peer, hello.node, self._rivals.refusal(hello, now))
             return
+        if hello.term > of.cluster.term:
+            of.raise_term(hello.term + 1)
         of.say(peer, msg.Welcome(of.cluster.term, of.cluster.rules.cluster))
         of.happened(hello)
 

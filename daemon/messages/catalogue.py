@@ -12,7 +12,7 @@ PROTOCOL = 1
 
 @dataclass(frozen=True, slots=True)
 class NodeHello:
-    """A shardd says who it is; sent again on every reconnect."""
+    """A shardd says who it is, and the highest term it has obeyed; again on every reconnect."""
 
     protocol: int
     version: str
@@ -24,6 +24,7 @@ class NodeHello:
     python: str
     cores: int
     memory_bytes: int
+    term: int
 
 
 @dataclass(frozen=True, slots=True)

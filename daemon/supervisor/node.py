@@ -133,7 +133,7 @@ class Shardd:
         return sent.done() and not sent.cancelled() and sent.exception() is None
 
     def _hello(self) -> msg.NodeHello:
-        return reports.hello(self._config, self._incarnation)
+        return reports.hello(self._config, self._incarnation, self._term)
 
     async def _beat(self) -> None:
         interval = self._config.timeouts.heartbeat_s

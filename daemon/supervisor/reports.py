@@ -18,7 +18,7 @@ from daemon.config import Config
 LOG_BYTES = 4 << 20  # of lines in one answer; a message may have twice as much
 
 
-def hello(config: Config, incarnation: str) -> msg.NodeHello:
+def hello(config: Config, incarnation: str, term: int) -> msg.NodeHello:
     return msg.NodeHello(
         msg.PROTOCOL,
         metadata.version("shardbus"),
@@ -30,6 +30,7 @@ def hello(config: Config, incarnation: str) -> msg.NodeHello:
         platform.python_version(),
         os.cpu_count() or 1,
         config.node.max_memory or psutil.virtual_memory().total,
+        term,
     )
 
 

@@ -10,7 +10,7 @@ from daemon.cluster.member import Member
 from daemon.coordinator.admission import Rivals, refusal
 
 VERSION = metadata.version("shardbus")
-NODE = msg.NodeHello(msg.PROTOCOL, VERSION, "a", "n1", 1, "h", "Linux", "3.12", 2, 1)
+NODE = msg.NodeHello(msg.PROTOCOL, VERSION, "a", "n1", 1, "h", "Linux", "3.12", 2, 1, 0)
 STAGE = msg.StageHello(
     msg.PROTOCOL, VERSION, "a", "n1", "s1", 2, "0.32.4", "0.32.2", "cpu", "openblas", 0
 )

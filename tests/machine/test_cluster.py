@@ -19,7 +19,7 @@ RULES = Rules("home", "a", 512)
 
 
 def node(name: str, incarnation: str = "n1") -> msg.NodeHello:
-    return msg.NodeHello(1, "0", name, incarnation, 10, name, "Linux", "3.12", 2, 1 << 30)
+    return msg.NodeHello(1, "0", name, incarnation, 10, name, "Linux", "3.12", 2, 1 << 30, 0)
 
 
 def stage(name: str, incarnation: str = "s1", pid: int = 20) -> msg.StageHello:
