@@ -96,10 +96,10 @@ class Generation:
     def _ended(self) -> bool:
         return bool(self.reply or self.error)
 
-    def join(self) -> Self:
+    def join(self, seconds: float = PATIENCE) -> Self:
         """Wait for its end, good or bad."""
         with self._changed:
-            assert self._changed.wait_for(self._ended, PATIENCE), "the request does not end"
+            assert self._changed.wait_for(self._ended, seconds), "the request does not end"
         self._thread.join(PATIENCE)
         return self
 

@@ -18,6 +18,7 @@ import yaml
 
 from ctl.client import Client
 from ctl.endpoint import Endpoint
+from ctl.errors import CommandError
 
 PATIENCE = 45.0  # seconds: the machine may be busy with other things
 POLL = 0.05
@@ -171,8 +172,6 @@ class Cluster:
 
     def state(self) -> str:
         """Of the cluster; '' while nobody answers."""
-        from ctl.errors import CommandError
-
         try:
             return str(self.ask("status")["state"])
         except CommandError:

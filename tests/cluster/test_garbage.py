@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 import zmq
 
-from daemon.messages import (
-    MAX_MESSAGE_BYTES,
-    PROTOCOL,
-    Heartbeat,
-    KvReport,
-    Loaded,
-    NodeHeartbeat,
-    Request,
-    encode,
-)
+from daemon import messages as msg
+from daemon.messages import MAX_MESSAGE_BYTES, PROTOCOL, Request, encode
 from tests.cluster import strangers
 from tests.cluster.generation import Generation
 from tests.cluster.harness import Cluster, until
@@ -26,6 +18,22 @@ from tests.cluster.prompts import CODE
 from tests.cluster.reference import Reference
 
 NOT_COUNTED = 3  # an oversized one ends its connection; one of a later term is kept for it
+
+
+NOT_FROM_CLIENTS = (
+    msg.NodeHeartbeat, msg.Goodbye, msg.ChildExited, msg.Heartbeat, msg.Loaded, msg.LoadFailed,
+    msg.Assigned, msg.LinkFailed, msg.LogsReport, msg.Welcome, msg.Load, msg.Unload, msg.KillStage,
+)  # fmt: skip
+VALUES = {int: 1 << 60, float: 1e9, str: "?", bool: True, bytes: bytes(16)}
+
+
+def lie_about(kind: Any, node: str) -> Any:
+    """A message of this kind with all its fields, none of them true."""
+    hints = get_type_hints(kind)
+    made = {
+        name: VALUES.get(hint, {} if "dict" in str(hint) else []) for name, hint in hints.items()
+    }
+    return kind(**(made | ({"node": node} if "node" in made else {})))
 
 
 def dropped(cluster: Cluster, index: int) -> int:
@@ -104,12 +112,10 @@ def test_well_formed_lies(cluster: Cluster) -> None:
     """Messages of the protocol, about nodes and processes that do not exist, or with odd values."""
     nobody = ("n2", "0" * 16)
     lies = [
-        NodeHeartbeat("nowhere", "x", 1),
-        NodeHeartbeat("n2", "x", -5),
-        Heartbeat(*nobody, 0.0, 1, 1, 1, 1 << 60, 1e9, True, 1, 1, 1, 1, 1, {"x": 1}),
-        Loaded(*nobody, "d", 0, 8, "tcp://127.0.0.1:1", 1, 1, 0.0, 0.0, 0.0, True),
-        KvReport(0, "n2", [{"sequence": "zz"}, {"sequence": 5}, {"sequence": "00"}, {}]),
-        KvReport(99, "n2", [{"sequence": None, "tokens": "many"}]),
+        *map(lie_about, NOT_FROM_CLIENTS, ["nowhere"] * len(NOT_FROM_CLIENTS)),
+        *map(lie_about, NOT_FROM_CLIENTS, ["n2"] * len(NOT_FROM_CLIENTS)),
+        msg.KvReport(0, "n2", [{"sequence": "zz"}, {"sequence": 5}, {"sequence": "00"}, {}]),
+        msg.KvReport(99, "n2", [{"sequence": None, "tokens": "many"}]),
         *(
             Request(PROTOCOL, n, verb, arguments)
             for n, (verb, arguments) in enumerate(

@@ -1,0 +1,92 @@
+"""SIGTERM: what runs ends well, then everything does; a second one does not wait."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.generation import Generation
+from tests.cluster.harness import PATIENCE, Cluster, until
+from tests.cluster.prompts import CODE
+from tests.cluster.reference import Reference
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, model_folder: Path) -> Iterator[Callable[..., Cluster]]:
+    """Starts a cluster of this test's own."""
+    started: list[Cluster] = []
+
+    def start(*split: int) -> Cluster:
+        started.append(Cluster(tmp_path / "c", split, {"embedded": model_folder}))
+        return started[-1].start()
+
+    yield start
+    for cluster in started:
+        cluster.close()
+
+
+def end(cluster: Cluster, name: str, seconds: float = PATIENCE) -> int:
+    return cluster.processes[name].wait(seconds)
+
+
+def test_of_the_whole_cluster(fresh: Callable[..., Cluster], reference: Reference) -> None:
+    cluster = fresh(4, 4)
+    running = Generation(cluster, CODE, 300).wait_tokens(5)
+    cluster.processes["n1"].send_signal(signal.SIGTERM)
+    until(lambda: cluster.state() in ("draining", ""), "it drains")
+    late = Generation(cluster, CODE, 5).join()
+    assert late.error is not None
+    assert late.error.code in (4, 5), late.error.line()
+    reference.check(CODE, running.result().tokens)
+    assert len(running.tokens) == 300
+    cluster.forget_client()
+    assert end(cluster, "n1") == 0
+    cluster.processes["n2"].send_signal(signal.SIGTERM)
+    assert end(cluster, "n2") == 0
+    assert cluster.family() == []
+
+
+def test_of_a_node_that_only_computes(fresh: Callable[..., Cluster], reference: Reference) -> None:
+    """It leaves when its requests have ended. What is asked for meanwhile waits for its return."""
+    cluster = fresh(4, 4)
+    running = Generation(cluster, CODE, 300).wait_tokens(5)
+    cluster.processes["n2"].send_signal(signal.SIGTERM)
+    until(lambda: cluster.node(1)["state"] == "draining", "it drains")
+    reference.check(CODE, running.result().tokens)
+    assert len(running.tokens) == 300
+    assert running.reply["reissues"] == 0
+    assert end(cluster, "n2") == 0
+    until(lambda: cluster.state() != "ready", "its absence is noticed")
+    waiting = Generation(cluster, CODE, 12).wait_started()
+    cluster.start_node("n2")
+    reference.check(CODE, waiting.result().tokens)
+
+
+def test_a_second_signal_does_not_wait(fresh: Callable[..., Cluster]) -> None:
+    cluster = fresh(4, 4)
+    running = Generation(cluster, CODE, 3000).wait_tokens(5)
+    taken = cluster.mark("sleep-1", "1")
+    until(taken.exists, "a stage is busy for long")
+    for process in cluster.processes.values():
+        process.send_signal(signal.SIGTERM)
+    until(lambda: cluster.state() in ("draining", ""), "it drains")
+    began = time.monotonic()
+    for process in cluster.processes.values():
+        process.send_signal(signal.SIGTERM)
+    for name in cluster.names:
+        end(cluster, name)
+    assert time.monotonic() - began < 30.0  # a drain may take 60
+    assert cluster.family() == []
+    assert running.join().error is not None
+
+
+def test_when_idle_it_takes_no_time(fresh: Callable[..., Cluster]) -> None:
+    cluster = fresh(8)
+    for process in cluster.processes.values():
+        process.send_signal(signal.SIGTERM)
+    assert [end(cluster, name, 20.0) for name in cluster.names] == [0]
+    assert cluster.family() == []
