@@ -17,7 +17,8 @@ from ctl.session import Session
 
 Nodes = Annotated[int | None, typer.Option("--nodes", "-n", help="How many. [default: 2]")]
 Split = Annotated[
-    str | None, typer.Option("--split", metavar="5,2,1", help="Layers per node. [default: even]")
+    str | None,
+    typer.Option("--split", metavar="5,2,1", help="Layers per node. [default: balanced]"),
 ]
 Model = Annotated[str, typer.Option("--model", "-m", help="A name or a folder.")]
 State = Annotated[

@@ -11,12 +11,21 @@ from daemon.layers import LayerRange
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A model as the coordinator knows it: what to load and how to recognise it."""
+    """A model as the coordinator knows it: what to load, how to recognise it, what a pass reads of
+    it.
+
+    `head_bytes` are those of norm and head, and of the embedding where that is the head.
+    """
 
     name: str
     folder: str
     digest: str
-    layers: int
+    layer_bytes: tuple[int, ...]
+    head_bytes: int
+
+    @property
+    def layers(self) -> int:
+        return len(self.layer_bytes)
 
 
 @dataclass(frozen=True, slots=True)

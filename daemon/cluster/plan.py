@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from daemon.cluster.events import ModelWanted, Slot
 from daemon.cluster.member import Member
-from daemon.cluster.split import even_split, ranges_of
+from daemon.cluster.split import balanced_split, ranges_of
 
 
 class NotYet(Exception):
@@ -20,6 +20,7 @@ def plan(
 ) -> tuple[Slot, ...]:
     """The layout. NotYet, or SplitError when it can never be.
 
+    Without a split every stage reads as many bytes per token as the others, the head counted.
     Without named nodes the coordinator's own goes first and the others follow by name. Without a
     split either, who is there when no node has joined for a while (`settled`) takes part.
     """
@@ -38,5 +39,7 @@ def plan(
     missing = [name for name in nodes if name not in known or known[name].stage is None]
     if missing or not nodes:
         raise NotYet(f"waiting for {', '.join(missing) or 'a first node'}")
-    ranges = ranges_of(split or even_split(layers, len(nodes)), layers)
+    model = wanted.model
+    split = split or balanced_split(model.layer_bytes, model.head_bytes, len(nodes))
+    ranges = ranges_of(split, layers)
     return tuple(Slot(name, layers) for name, layers in zip(nodes, ranges, strict=True))

@@ -51,7 +51,8 @@ class Catalogue:
         """
         name, folder = self.resolve(reference)
         info = read_model(folder)
-        spec = ModelSpec(name, str(folder), weights_digest(folder), info.layers)
+        head = info.head_bytes + (info.embedding_bytes if info.tied else 0)
+        spec = ModelSpec(name, str(folder), weights_digest(folder), info.layer_bytes, head)
         return ServedModel(spec, info, Tokenizer(folder))
 
     def listing(self, loaded: str | None) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ def plan(
 ) -> LocalCluster:
     """A cluster that has not been started. `model` is a name from `models`, `embedded`, or a
     folder. The number of nodes follows from `split` when it is not given; without a split the
-    layers are divided evenly.
+    coordinator gives every stage an equal share of the weights.
     """
     name, folder = _model(model, {**BUILT_IN, **(models or {})})
     layers = layer_count(folder)
@@ -39,11 +39,9 @@ def plan(
         raise LocalError(f"{count} nodes", why, "correct --nodes", usage=True)
     if split is not None:
         _check_split(split, count, layers, name)
-    elif layers is not None:
-        if count > layers:
-            why = f"{name} has {layers} layers, and every stage needs one"
-            raise LocalError(f"{count} nodes", why, "use fewer --nodes", usage=True)
-        split = even(layers, count)
+    elif layers is not None and count > layers:
+        why = f"{name} has {layers} layers, and every stage needs one"
+        raise LocalError(f"{count} nodes", why, "use fewer --nodes", usage=True)
     named = (f"n{index + 1}" for index in range(count))
     return LocalCluster(
         state=state.absolute(),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import random
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import combinations, pairwise
 from typing import Any
 
 import pytest
@@ -12,9 +14,9 @@ from daemon import messages as msg
 from daemon.cluster import events as cl
 from daemon.cluster.machine import Cluster
 from daemon.cluster.rules import Rules
-from daemon.cluster.split import SplitError, even_split, ranges_of
+from daemon.cluster.split import SplitError, balanced_split, ranges_of
 
-MODEL = cl.ModelSpec("toy", "/models/toy", "d1", 8)
+MODEL = cl.ModelSpec("toy", "/models/toy", "d1", (10,) * 8, 5)
 RULES = Rules("home", "a", 512)
 
 
@@ -384,9 +386,43 @@ def test_unloading_forgets_the_layout() -> None:
 
 
 def test_splits() -> None:
-    assert even_split(8, 3) == [3, 3, 2]
     assert [(r.start, r.end) for r in ranges_of((5, 2, 1), 8)] == [(0, 5), (5, 7), (7, 8)]
     with pytest.raises(SplitError, match="at least one layer"):
-        even_split(2, 3)
+        balanced_split([1, 1], 0, 3)
     with pytest.raises(SplitError, match="has 7 layers, the model has 8"):
         ranges_of((5, 2), 8)
+
+
+@pytest.mark.parametrize(
+    ("layers", "head", "stages", "split"),
+    [
+        ([1] * 8, 0, 2, [4, 4]),
+        ([1] * 16, 1.4, 2, [9, 7]),
+        ([1] * 8, 0.3, 3, [3, 3, 2]),
+        ([1, 1, 1, 5], 0, 2, [3, 1]),
+        ([2, 1, 1], 9, 3, [1, 1, 1]),
+        ([1] * 5, 100, 2, [4, 1]),
+        ([3], 1, 1, [1]),
+    ],
+)
+def test_the_head_counts_in_a_balanced_split(
+    layers: list[float], head: float, stages: int, split: list[int]
+) -> None:
+    assert balanced_split(layers, head, stages) == split
+
+
+def test_no_split_is_better_than_the_balanced_one() -> None:
+    rng = random.Random(3)
+    for _ in range(200):
+        layers = [rng.randint(1, 9) for _ in range(rng.randint(1, 8))]
+        head, stages = rng.randint(0, 12), rng.randint(1, len(layers))
+
+        def dearest(sizes: Sequence[int], layers: list[int] = layers, head: int = head) -> int:
+            ranges = ranges_of(sizes, len(layers))
+            costs = [sum(layers[r.start : r.end]) for r in ranges]
+            return max([*costs[:-1], costs[-1] + head])
+
+        cuts = combinations(range(1, len(layers)), stages - 1)
+        ends = [(0, *cut, len(layers)) for cut in cuts]
+        every = [[b - a for a, b in pairwise(end)] for end in ends]
+        assert dearest(balanced_split(layers, head, stages)) == min(map(dearest, every))
