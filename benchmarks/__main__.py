@@ -5,6 +5,7 @@ bench` runs.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import signal
 import sys
@@ -43,6 +44,17 @@ def main() -> int:
         for name, (_, what) in BENCHMARKS.items():
             print(f"{name:12} {what}")
         return 0
+    STATE.mkdir(parents=True, exist_ok=True)
+    with (STATE / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("another benchmark runs in this checkout: wait for it", file=sys.stderr)
+            return 2
+        return _measure(arguments)
+
+
+def _measure(arguments: argparse.Namespace) -> int:
     options = Options(arguments.quick, arguments.rounds, tuple(arguments.blas))
     names = list(BENCHMARKS) if arguments.name == "all" else [arguments.name]
     document = arguments.write
