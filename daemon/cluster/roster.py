@@ -220,10 +220,12 @@ class Roster:
         return self._executions.due(term, now)
 
     def _never_said_hello(self, member: Member, now: float) -> bool:
-        """A process that was hanging already when this coordinator came."""
+        """A process that was hanging already when this coordinator came. One that was heard, and
+        has just been counted as gone, is not one of these.
+        """
         if member.stage or not member.node or not member.stage_pid:
             return False
-        return now - member.stage_pid_at > self._rules.join_within
+        return now - max(member.stage_pid_at, member.beat_at) > self._rules.join_within
 
     def _node_gone(self, member: Member) -> Note:
         member.node = None

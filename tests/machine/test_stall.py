@@ -1,7 +1,8 @@
-"""A coordinator that stood still does not blame others for it."""
+"""Silence: of the coordinator itself, and of a stage after a long life."""
 
 from __future__ import annotations
 
+from daemon import messages as msg
 from daemon.cluster import events as cl
 from tests.machine.test_cluster import RULES, World, beat
 
@@ -17,3 +18,24 @@ def test_silence_during_a_stall_is_nobodys() -> None:
     assert world.cluster.up
     world.now += RULES.dead_after + 0.1
     assert any(isinstance(a, cl.PipelineDown) for a in world.step(cl.Tick()))
+
+
+def test_a_stage_that_falls_silent_is_ended_once() -> None:
+    world = World("a", "b")
+    world.want()
+    world.step(msg.NodeHeartbeat("b", "n1", 1, 20))
+    for _ in range(100):
+        world.now += 1.0
+        for name in ("a", "b"):
+            world.step(beat(name))
+            world.step(msg.NodeHeartbeat(name, "n1", 1, 20))
+        world.step(cl.Tick())
+    ended = []
+    for _ in range(8):
+        world.now += 1.0
+        world.step(beat("a"))
+        for name in ("a", "b"):
+            world.step(msg.NodeHeartbeat(name, "n1", 1, 20))
+        ended += [a.text for a in world.step(cl.Tick()) if isinstance(a, cl.Note)]
+    assert len(ended) == 1, ended
+    assert "silent" in ended[0]
