@@ -24,8 +24,8 @@ READY_SECONDS = 120.0
 
 
 class PinnedCluster(AbstractContextManager["PinnedCluster"]):
-    """One node per part of `split`: node n, with all its children, on core n; the coordinator is a
-    child of node 0.
+    """One node per part of `split`: node n, with all its children, on core n; the coordinator, a
+    child of node 0, on the last one.
 
     `blas` "stock" starts stages without an optimised BLAS, which no operator would want; see
     benchmarks/stock_shardd.py.
@@ -54,8 +54,10 @@ class PinnedCluster(AbstractContextManager["PinnedCluster"]):
         self.requests = Requests(plan.endpoint)
         try:
             self._cluster = plan.start(self._ready, READY_SECONDS)
+            cores = os.cpu_count() or 1
             for core, started in enumerate(self._cluster.nodes):
-                pin_tree(started.pid, core % (os.cpu_count() or 1))
+                pin_tree(started.pid, core % cores)
+            pin_coordinator(self._cluster.nodes[0].pid, (len(self._cluster.nodes) - 1) % cores)
         except BaseException:
             if (begun := local.find(state)) is not None:
                 begun.stop()
@@ -85,6 +87,15 @@ class PinnedCluster(AbstractContextManager["PinnedCluster"]):
         if status["state"] not in ("idle", "loading", "ready", "degraded"):
             raise ClusterError(f"the cluster is {status['state']}: {status['reason']}")
         return bool(status["state"] == "ready")
+
+
+def pin_coordinator(shardd: int, core: int) -> None:
+    """To the core of the last stage: there it tells clients what came while the first stage, and
+    with it the next token, goes on.
+    """
+    for child in psutil.Process(shardd).children():
+        if "daemon.coordinator" in child.cmdline():
+            pin_tree(child.pid, core)
 
 
 def pin_tree(pid: int, core: int) -> None:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from importlib import metadata
 from pathlib import Path
 
 from daemon import logs
 from daemon.config import Config, ConfigError, load
 from daemon.service import config_exit_code
 from daemon.supervisor.node import Shardd
+from daemon.version import VERSION
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="shardd", description="This machine's part of a cluster.")
     parser.add_argument("--config", type=Path, help="configuration file (YAML)")
-    version = metadata.version("shardbus")
+    version = VERSION
     parser.add_argument("--version", action="version", version=f"shardd {version}")
     arguments = parser.parse_args()
     try:

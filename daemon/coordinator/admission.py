@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from importlib import metadata
 
 from daemon import messages as msg
 from daemon.cluster.member import Member
+from daemon.version import VERSION
 
 
 class Rivals:
@@ -40,7 +40,7 @@ class Rivals:
 
 def refusal(hello: msg.NodeHello | msg.StageHello, members: Iterable[Member]) -> msg.Refused | None:
     """Why this hello is refused, by name; None when it is welcome."""
-    version = metadata.version("shardbus")
+    version = VERSION
     if (hello.protocol, hello.version) != (msg.PROTOCOL, version):
         return msg.Refused(
             f"{hello.node} runs shardbus {hello.version} (protocol {hello.protocol}), "

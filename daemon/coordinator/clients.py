@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from daemon import logs
@@ -15,6 +14,7 @@ from daemon.coordinator.arguments import BadArguments, typed
 from daemon.coordinator.loading import Loading
 from daemon.coordinator.queries import Queries
 from daemon.coordinator.streams import Streams
+from daemon.version import VERSION
 
 if TYPE_CHECKING:
     from daemon.coordinator.process import Coordinator
@@ -64,7 +64,7 @@ class Clients:
             answer.fail(EXIT_FAILED, what, why, "see `shardctl logs` of the coordinator's node")
 
     def _verb_of(self, request: msg.Request) -> Callable[[Answer, dict[str, Any]], None]:
-        version = metadata.version("shardbus")
+        version = VERSION
         if request.protocol != msg.PROTOCOL:
             raise Refusal(
                 EXIT_REFUSED,
@@ -92,7 +92,7 @@ class Clients:
         nodes = views.nodes_view(cluster, now)
         data = {
             "cluster": cluster.rules.cluster,
-            "version": metadata.version("shardbus"),
+            "version": VERSION,
             "protocol": msg.PROTOCOL,
             "term": cluster.term,
             "epoch": cluster.epoch,

@@ -124,10 +124,15 @@ def stages_view(cluster: Cluster, stats: PipelineStats, now: float) -> list[dict
             "encode": times["encode"],
             "busy": times["busy"],
             "bubble": times["bubble"],
-            "frames": times["compute"]["count"],
+            "frames": _frames(cluster, slot.node),
         }
         for i, (slot, times) in enumerate(zip(cluster.slots, measured, strict=False))
     ]
+
+
+def _frames(cluster: Cluster, node: str) -> int:
+    member = cluster.members.get(node)
+    return member.beat.frames_finished if member and member.beat else 0
 
 
 def hops_view(cluster: Cluster, stats: PipelineStats, now: float) -> list[dict[str, Any]]:

@@ -30,6 +30,7 @@ from daemon.stage.fence import Fence, Verdict
 from daemon.stage.heartbeat import Clock, Heartbeat, Progress
 from daemon.stage.loading import load_stage
 from daemon.stage.worker import Worker
+from daemon.version import VERSION
 from transports.errors import AddressError, TransportError
 from transports.frame import Frame
 
@@ -145,7 +146,7 @@ class StageProcess:
     def _hello(self) -> bool:
         hello = msg.StageHello(
             msg.PROTOCOL,
-            metadata.version("shardbus"),
+            VERSION,
             self._node,
             self._node_incarnation,
             self._incarnation,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import socket
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import yaml
 
 from daemon import messages as msg
 from daemon.config import Config
+from daemon.version import VERSION
 
 LOG_BYTES = 4 << 20  # of lines in one answer; a message may have twice as much
 
@@ -21,7 +21,7 @@ LOG_BYTES = 4 << 20  # of lines in one answer; a message may have twice as much
 def hello(config: Config, incarnation: str, term: int) -> msg.NodeHello:
     return msg.NodeHello(
         msg.PROTOCOL,
-        metadata.version("shardbus"),
+        VERSION,
         config.node.name,
         incarnation,
         os.getpid(),
