@@ -7,9 +7,9 @@ import subprocess
 
 from tests.cluster.generation import Generation
 from tests.cluster.harness import PATIENCE, Cluster, until
-from tests.cluster.prompts import CLASS, CODE, LONG
+from tests.cluster.prompts import CLASS, CODE, LONG, PROMPTS
 from tests.cluster.reference import Reference
-from tests.cluster.shardctl import COMMAND, running, shardctl
+from tests.cluster.shardctl import running, shardctl
 
 ENDLESS = ("generate", "--raw", "--ignore-eos", "--max-tokens", "3000", CODE)
 
@@ -64,7 +64,8 @@ def test_by_a_client_that_is_killed(cluster: Cluster, reference: Reference) -> N
 
 
 def test_by_head(cluster: Cluster, reference: Reference) -> None:
-    with running(cluster, *ENDLESS) as process:
+    prompt = next(p for p in PROMPTS if "\n" in reference.text(reference.tokens(p, 48)))
+    with running(cluster, *ENDLESS[:-1], prompt) as process:
         head = subprocess.run(
             ["head", "-n", "1"], stdin=process.stdout, capture_output=True, check=True
         )
@@ -74,7 +75,6 @@ def test_by_head(cluster: Cluster, reference: Reference) -> None:
         assert process.wait(PATIENCE) in (0, 141)
         assert process.stderr is not None
         assert process.stderr.read() == b""
-    assert COMMAND
     check_usable(cluster, reference)
 
 

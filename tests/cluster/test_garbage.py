@@ -54,7 +54,7 @@ def sizes(model_folder: Path) -> tuple[int, int]:
 def unharmed(cluster: Cluster, reference: Reference) -> Any:
     """A request that runs meanwhile, and one afterwards, are exact; no process was replaced."""
     pids = [*cluster.stage_pids(), cluster.coordinator_pid()]
-    meanwhile = Generation(cluster, CODE, 300).wait_tokens(1)
+    meanwhile = Generation(cluster, CODE, 120).wait_tokens(1)
     yield
     reference.check(CODE, meanwhile.result().tokens)
     assert meanwhile.reply["reissues"] == 0
@@ -110,7 +110,6 @@ def test_the_control_socket(cluster: Cluster) -> None:
 @pytest.mark.usefixtures("unharmed")
 def test_well_formed_lies(cluster: Cluster) -> None:
     """Messages of the protocol, about nodes and processes that do not exist, or with odd values."""
-    nobody = ("n2", "0" * 16)
     lies = [
         *map(lie_about, NOT_FROM_CLIENTS, ["nowhere"] * len(NOT_FROM_CLIENTS)),
         *map(lie_about, NOT_FROM_CLIENTS, ["n2"] * len(NOT_FROM_CLIENTS)),

@@ -1,4 +1,7 @@
-"""A stage that hangs is found by what it does not do; one that is slow is left alone."""
+"""A stage that hangs is found by what it does not do; one that is slow is left alone.
+
+The victims differ from test to test: more than 8 ends in 120 s open a stage's breaker.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,8 @@ from tests.cluster.reference import Reference
 SLACK = 20.0  # seconds for a busy machine
 
 
-@pytest.mark.parametrize("victim", [1])
-def test_a_stopped_stage_is_silent(cluster: Cluster, reference: Reference, victim: int) -> None:
+def test_a_stopped_stage_is_silent(cluster: Cluster, reference: Reference) -> None:
+    victim = 0
     running = Generation(cluster, CODE, 160).wait_tokens(10)
     stopped = cluster.kill_stage(victim, signal.SIGSTOP)
     began = time.monotonic()
@@ -31,15 +34,16 @@ def test_a_stopped_stage_is_silent(cluster: Cluster, reference: Reference, victi
 def test_a_spinning_stage_makes_no_progress(cluster: Cluster, reference: Reference) -> None:
     pids = cluster.stage_pids()
     running = Generation(cluster, CLASS, 160).wait_tokens(10)
-    taken = cluster.mark("spin-1")
-    until(taken.exists, "stage 1 spins")
+    taken = cluster.mark("spin-2")
+    until(taken.exists, "stage 2 spins")
     reference.check(CLASS, running.result().tokens)
     assert len(running.tokens) == 160
     assert running.reply["reissues"] <= 4
     assert "no progress" in cluster.events("ended")[-1]["text"]
-    assert cluster.stage_pids()[1] != pids[1]
+    assert cluster.stage_pids()[2] != pids[2]
 
 
+@pytest.mark.soak
 def test_a_slow_stage_is_left_alone(cluster: Cluster, reference: Reference) -> None:
     """A prefill chunk takes 10 s on a stage that has measured itself to be as slow as that."""
     cluster.mark("slow-prefill", "0.7")

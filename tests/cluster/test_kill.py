@@ -16,7 +16,9 @@ from tests.cluster.reference import Reference
 TOKENS = 160
 
 
-@pytest.mark.parametrize("victim", [0, 1, 2])
+@pytest.mark.parametrize(
+    "victim", [pytest.param(0, marks=pytest.mark.soak), 1, pytest.param(2, marks=pytest.mark.soak)]
+)
 def test_a_stage_in_the_middle_of_a_generation(
     cluster: Cluster, reference: Reference, victim: int
 ) -> None:
@@ -34,6 +36,7 @@ def test_a_stage_in_the_middle_of_a_generation(
     assert "SIGKILL" in cluster.events("exited")[-1]["text"]
 
 
+@pytest.mark.soak
 def test_twice_in_a_row_with_two_requests(cluster: Cluster, reference: Reference) -> None:
     both = [Generation(cluster, prompt, TOKENS) for prompt in (CODE, CLASS)]
     for victim in (1, 2):
@@ -49,14 +52,15 @@ def test_twice_in_a_row_with_two_requests(cluster: Cluster, reference: Reference
 
 
 def test_during_prefill(cluster: Cluster, reference: Reference) -> None:
-    taken = cluster.mark("sleep-1", "16")
+    taken = cluster.mark("sleep-0", "16")
     running = Generation(cluster, LONG, 24)
-    until(taken.exists, "the prompt reaches stage 1")
-    cluster.kill_stage(1)
+    until(taken.exists, "the prompt reaches stage 0")
+    cluster.kill_stage(0)
     reference.check(LONG, running.result().tokens)
     assert len(running.tokens) == 24
 
 
+@pytest.mark.soak
 def test_while_it_loads(cluster: Cluster, reference: Reference) -> None:
     cluster.mark("hold-load")
     running = Generation(cluster, CLASS, TOKENS).wait_tokens(10)

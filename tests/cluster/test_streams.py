@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.cluster.generation import Generation, arguments
 from tests.cluster.harness import Cluster
-from tests.cluster.prompts import CLASS, CODE, IMPORT, LONG
+from tests.cluster.prompts import CLASS, CODE, IMPORT, LONG, PROMPTS
 from tests.cluster.reference import Reference
 
 
+def borders(reference: Reference) -> Iterator[tuple[str, str, int]]:
+    """Prompts, their answers, and in these a border of two tokens with text around it that has not
+    been seen before.
+    """
+    for prompt in PROMPTS[:-1]:
+        tokens = reference.tokens(prompt, 60)
+        pieces = [reference.text(tokens[:n]) for n in range(61)]
+        for at in map(len, pieces[3:-8]):
+            if pieces[-1].find(pieces[-1][at - 2 : at + 3]) == at - 2:
+                yield prompt, pieces[-1], at
+
+
 def test_a_stop_string_may_span_tokens(cluster: Cluster, reference: Reference) -> None:
-    tokens = reference.tokens(CODE, 60)
-    pieces = [reference.text(tokens[:n]) for n in range(61)]
-    whole = pieces[-1]
-    # Some text that spans the border of two tokens and has not been seen before it.
-    stop = next(
-        whole[at - 2 : at + 3]
-        for at in map(len, pieces[8:50])
-        if whole.find(whole[at - 2 : at + 3]) == at - 2 and len(whole) >= at + 3
-    )
-    done = Generation(cluster, CODE, 400, stop=["never to be seen", stop]).result()
+    prompt, whole, at = next(borders(reference))
+    stop = whole[at - 2 : at + 3]
+    done = Generation(cluster, prompt, 400, stop=["never to be seen", stop]).result()
     assert done.reply["finish_reason"] == "stop"
-    assert done.text == whole[: whole.index(stop)]
-    reference.check(CODE, done.tokens)
+    assert done.text == whole[: at - 2]
+    reference.check(prompt, done.tokens)
     cluster.wait_empty()
 
 
@@ -66,7 +72,7 @@ def test_log_probabilities(cluster: Cluster, reference: Reference) -> None:
 
 def test_eight_at_once_share_fairly(cluster: Cluster, reference: Reference) -> None:
     prompts = (CODE, CLASS, IMPORT)
-    streams = [Generation(cluster, prompts[i % 3], 150) for i in range(8)]
+    streams = [Generation(cluster, prompts[i % 3], 80) for i in range(8)]
     for i, stream in enumerate(streams):
         reference.check(prompts[i % 3], stream.result().tokens)
     # While all of them ran, none got less than half of what the luckiest got.
@@ -79,7 +85,7 @@ def test_eight_at_once_share_fairly(cluster: Cluster, reference: Reference) -> N
 
 def test_a_long_prompt_beside_running_streams(cluster: Cluster, reference: Reference) -> None:
     """They go on while it is read: between its first and its last chunk tokens come."""
-    streams = [Generation(cluster, prompt, 300).wait_tokens(5) for prompt in (CODE, CLASS)]
+    streams = [Generation(cluster, prompt, 150).wait_tokens(5) for prompt in (CODE, CLASS)]
     long = Generation(cluster, LONG, 8).wait_started()
     before = [len(stream.tokens) for stream in streams]
     long.wait_tokens(1)
