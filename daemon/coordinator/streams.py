@@ -110,7 +110,9 @@ class Streams:
             code, todo = (EXIT_DEGRADED, "ask again later") if busy else (EXIT_USAGE, "shorten it")
             answer.fail(code, "the request cannot be taken", str(error), todo)
             return
-        detokenizer, matcher = model.tokenizer.detokenizer(), StopMatcher(wanted.stop)
+        continues = wanted.raw or not model.tokenizer.has_chat_template
+        detokenizer = model.tokenizer.detokenizer(continues=continues)
+        matcher = StopMatcher(wanted.stop)
         stream = Stream(answer, sequence, len(prompt), detokenizer, matcher, began, now)
         self._streams[sequence] = stream
         head = {

@@ -56,7 +56,12 @@ class Tokenizer:
         )
         return tokens
 
-    def detokenizer(self) -> Detokenizer:
-        """A fresh one, for one stream."""
-        fresh: Detokenizer = self._wrapped.detokenizer
-        return fresh
+    def detokenizer(self, *, continues: bool) -> Detokenizer:
+        """A fresh one, for one stream. mlx-lm's leave out a space at the very beginning; a text
+        that `continues` another one needs it.
+        """
+        fresh: Any = self._wrapped.detokenizer
+        if continues and isinstance(fresh.__dict__.get("text"), str):
+            fresh.text, fresh.offset = "\n", 1  # something stands there, and was shown
+        detokenizer: Detokenizer = fresh
+        return detokenizer

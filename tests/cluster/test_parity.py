@@ -42,8 +42,10 @@ def test_all_at_once(cluster: Cluster, reference: Reference) -> None:
 
 
 def test_text_is_that_of_the_tokens(cluster: Cluster, reference: Reference) -> None:
-    done = Generation(cluster, UNICODE, 64).result()
-    assert done.text == reference.text(done.tokens)
+    """From its first character on, which may be a space."""
+    for prompt in (UNICODE, *PROMPTS[:-1]):
+        done = Generation(cluster, prompt, 48).result()
+        assert done.text == reference.text(done.tokens)
 
 
 def test_the_split_changes_nothing(two: Cluster, cluster: Cluster, reference: Reference) -> None:
