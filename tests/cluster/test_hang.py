@@ -62,3 +62,18 @@ def test_a_slow_stage_is_left_alone(cluster: Cluster, reference: Reference) -> N
     (cluster.marks / "slow-prefill").unlink()
     cluster.kill_stage(1)
     cluster.wait_down_and_up()
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+def test_a_stage_slower_than_anybody_foresaw_is_waited_for_in_the_end(
+    cluster: Cluster, reference: Reference
+) -> None:
+    """It looks as if it hung, and is ended; but each further try is given more time."""
+    drag = cluster.mark("drag-0", "10").with_suffix("")
+    running = Generation(cluster, CODE, 24)
+    running.join(240.0)
+    drag.unlink()
+    reference.check(CODE, running.result().tokens)
+    assert len(running.tokens) == 24
+    assert running.reply["reissues"] <= 6

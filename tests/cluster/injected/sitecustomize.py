@@ -2,8 +2,9 @@
 left alone.
 
 `spin-N` and `sleep-N` (N the stage) act once, in the next frame that has at least as many tokens as
-the file says; the taken marker is renamed to `*.done`. While `hold-load` exists no weights load; a
-stage that loads while `slow-prefill` exists measures itself as slow as that file says.
+the file says; the taken marker is renamed to `*.done`. `drag-N` is like `sleep-N`, but stays. While
+`hold-load` exists no weights load; a stage that loads while `slow-prefill` exists measures itself
+as slow as that file says.
 """
 
 import os
@@ -22,6 +23,9 @@ def _inject(marks: Path) -> None:
     handle, load, warm = Worker.handle, Stage.load.__func__, Stage.warm
 
     def faulty_handle(self, frame, received):
+        drag = marks / f"drag-{self.index}"
+        if drag.exists() and len(frame.tokens) >= int(drag.read_text()):
+            time.sleep(SLEEP_SECONDS)
         for fault in ("spin", "sleep"):
             marker = marks / f"{fault}-{self.index}"
             if marker.exists() and len(frame.tokens) >= int(marker.read_text()):
