@@ -121,7 +121,8 @@ def status_text(data: Row, style: Style) -> str:
         if hop.get("why") and hop["why"] != data.get("reason")
     ]
     troubles += [f"! {clean(warning)}" for warning in data.get("warnings") or []]
-    blocks += [style.paint(trouble, "yellow") for trouble in troubles]
+    said = dict.fromkeys(t for t in troubles if t != f"! {clean(data.get('reason'))}")
+    blocks += [style.paint(trouble, "yellow") for trouble in said]
     return "\n".join(blocks)
 
 

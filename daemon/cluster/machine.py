@@ -73,7 +73,8 @@ class Cluster:
         if self.up:
             leaving = any(self.members[slot.node].draining for slot in self.slots)
             return "draining" if leaving else "ready"
-        return "loading" if self._answer_due else "degraded"
+        troubled = any(self.members[s.node].trouble for s in self.slots if s.node in self.members)
+        return "loading" if self._answer_due and not troubled else "degraded"
 
     def slot_of(self, node: str) -> int | None:
         return next((i for i, slot in enumerate(self.slots) if slot.node == node), None)
@@ -120,7 +121,12 @@ class Cluster:
                         actions += self._down(f"{fact.node}: {fact.why}")
                 case LoadRefused():
                     # Later than that, the stage is asked again: the request for it was answered.
-                    if self._answer_due and self.slot_of(fact.node) is not None:
+                    if not self._answer_due or self.slot_of(fact.node) is None:
+                        continue
+                    if self.wanted and not self.wanted.at_once:
+                        # Nobody waits for an answer: it is tried again until it is mended.
+                        self.why_down = f"{fact.what}: {fact.why}"
+                    else:
                         actions += self._load_failed(fact.what, fact.why, fact.todo, now)
                 case _:
                     actions.append(fact)

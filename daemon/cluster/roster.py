@@ -109,7 +109,7 @@ class Roster:
         if event.child != "stage":
             return [Note("exited", event.node, f"{event.child}: {event.detail}")]
         why = f"stage process {event.pid} ended ({event.detail})"
-        given_up = event.retry_seconds < 0
+        given_up = event.retry_seconds < 0 and not member.draining
         if given_up:
             why += "; not started again after too many failures: fix it, then restart shardd"
         self._executions.ended(member.name, event.pid)

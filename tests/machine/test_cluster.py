@@ -319,6 +319,31 @@ def test_a_load_that_fails_later_is_tried_again_but_not_at_once() -> None:
     assert [n for n, _ in world.messages(msg.Load)] == ["b"]
 
 
+def test_a_load_that_nobody_waits_for_is_tried_until_it_is_mended() -> None:
+    world = World("a", "b")
+    world.silent.add("b")
+    world.step(cl.ModelWanted(MODEL, "tcp://a:9", ("a", "b"), (4, 4)))
+    assert world.cluster.state == "loading"
+    world.step(msg.LoadFailed("b", "s1", "d1", 4, 8, "model.safetensors", "no such file", "-"))
+    assert not world.take(cl.LoadEnded)
+    assert world.cluster.state == "degraded"
+    assert "no such file" in world.cluster.why_down
+    world.silent.clear()
+    world.tick(RULES.load_again_after + 0.1, beat("a"), beat("b", digest=""))
+    (ended,) = world.take(cl.LoadEnded)
+    assert ended.failure is None
+    assert world.cluster.state == "ready"
+
+
+def test_the_stage_of_a_node_that_leaves_has_not_failed() -> None:
+    world = World("a", "b")
+    world.step(msg.Goodbye("b", "n1"))
+    world.seen.clear()
+    world.step(msg.ChildExited("b", "n1", "stage", 20, "exit", "exit code 0", 0, -1.0))
+    (note,) = world.take(cl.Note)
+    assert "too many failures" not in note.text
+
+
 def test_without_names_or_split_it_waits_until_nobody_joins_any_more() -> None:
     world = World("a")
     world.step(cl.ModelWanted(MODEL, "tcp://a:9"))
