@@ -35,14 +35,14 @@ def end(cluster: Cluster, name: str, seconds: float = PATIENCE) -> int:
 
 def test_of_the_whole_cluster(fresh: Callable[..., Cluster], reference: Reference) -> None:
     cluster = fresh(4, 4)
-    running = Generation(cluster, CODE, 300).wait_tokens(5)
+    running = Generation(cluster, CODE, 150).wait_tokens(5)
     cluster.processes["n1"].send_signal(signal.SIGTERM)
     until(lambda: cluster.state() in ("draining", ""), "it drains")
     late = Generation(cluster, CODE, 5).join()
     assert late.error is not None
     assert late.error.code in (4, 5), late.error.line()
     reference.check(CODE, running.result().tokens)
-    assert len(running.tokens) == 300
+    assert len(running.tokens) == 150
     cluster.forget_client()
     assert end(cluster, "n1") == 0
     cluster.processes["n2"].send_signal(signal.SIGTERM)
@@ -53,11 +53,11 @@ def test_of_the_whole_cluster(fresh: Callable[..., Cluster], reference: Referenc
 def test_of_a_node_that_only_computes(fresh: Callable[..., Cluster], reference: Reference) -> None:
     """It leaves when its requests have ended. What is asked for meanwhile waits for its return."""
     cluster = fresh(4, 4)
-    running = Generation(cluster, CODE, 300).wait_tokens(5)
+    running = Generation(cluster, CODE, 150).wait_tokens(5)
     cluster.processes["n2"].send_signal(signal.SIGTERM)
     until(lambda: cluster.node(1)["state"] == "draining", "it drains")
     reference.check(CODE, running.result().tokens)
-    assert len(running.tokens) == 300
+    assert len(running.tokens) == 150
     assert running.reply["reissues"] == 0
     assert end(cluster, "n2") == 0
     until(lambda: cluster.state() != "ready", "its absence is noticed")

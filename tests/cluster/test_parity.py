@@ -35,7 +35,7 @@ def test_one_after_another(cluster: Cluster, reference: Reference) -> None:
 
 
 def test_all_at_once(cluster: Cluster, reference: Reference) -> None:
-    together = [(prompt, Generation(cluster, prompt, 64)) for prompt in PROMPTS * 2]
+    together = [(prompt, Generation(cluster, prompt, 48)) for prompt in PROMPTS]
     for prompt, running in together:
         reference.check(prompt, running.result().tokens)
         assert running.reply["reissues"] == 0
@@ -50,7 +50,7 @@ def test_text_is_that_of_the_tokens(cluster: Cluster, reference: Reference) -> N
 
 def test_the_split_changes_nothing(two: Cluster, cluster: Cluster, reference: Reference) -> None:
     for prompt in (CODE, LONG):
-        reference.check(prompt, Generation(two, prompt, 64).result().tokens)
+        reference.check(prompt, Generation(two, prompt, 48).result().tokens)
 
 
 def test_a_seed_is_the_same_everywhere(two: Cluster, cluster: Cluster) -> None:
