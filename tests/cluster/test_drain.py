@@ -84,6 +84,7 @@ def test_a_second_signal_does_not_wait(fresh: Callable[..., Cluster]) -> None:
     assert running.join().error is not None
 
 
+@pytest.mark.soak
 def test_when_idle_it_takes_no_time(fresh: Callable[..., Cluster]) -> None:
     cluster = fresh(8)
     for process in cluster.processes.values():

@@ -88,10 +88,11 @@ def test_a_node_of_another_version(cluster: Cluster) -> None:
     assert "old" not in {node["name"] for node in cluster.nodes()}
 
 
+@pytest.mark.soak
 def test_a_node_with_other_weights(
     tmp_path: Path, model_folder: Path, reference: Reference
 ) -> None:
-    """The same name, one byte changed: refused by digest; mended, the cluster comes up by itself."""
+    """The same name, one byte changed: refused by digest; mended, it comes up by itself."""
     other = Path(shutil.copytree(model_folder, tmp_path / "other"))
     weights = other / "model.safetensors"
     data = bytearray(weights.read_bytes())
