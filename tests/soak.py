@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -71,12 +72,12 @@ def main() -> int:
     flags = ["-q", "-m", "soak", "--timeout=0", f"--rootdir={ROOT}", *rest]
     status = int(pytest.main(flags, plugins=[recorder]))
     recorder.write()
-    SUMMARY.write_text(summary(result))
+    SUMMARY.write_text(summary(result, rest))
     return 0 if status == pytest.ExitCode.NO_TESTS_COLLECTED and result["tests"] else status
 
 
-def summary(result: dict[str, Any]) -> str:
-    """The last run in words."""
+def summary(result: dict[str, Any], rest: list[str]) -> str:
+    """The last run in words; `rest` are the arguments that chose among the tests."""
     tests = result["tests"]
     files: dict[str, list[dict[str, Any]]] = {}
     for name, test in tests.items():
@@ -90,7 +91,7 @@ def summary(result: dict[str, Any]) -> str:
     lines = [
         "# The last soak run",
         "",
-        f"`make soak ARGS='--seed {result['seed']}'`, commit {result['commit']}, "
+        f"`make soak ARGS='{shlex.join(['--seed', str(result['seed']), *rest])}'`, commit {result['commit']}, "
         f"{result['machine']}, {time.strftime('%Y-%m-%d', time.gmtime())}.",
         "",
         "| tests | passed | seconds |",
