@@ -79,6 +79,7 @@ def main() -> int:
 def summary(result: dict[str, Any], rest: list[str]) -> str:
     """The last run in words; `rest` are the arguments that chose among the tests."""
     tests = result["tests"]
+    chosen = shlex.join(["--seed", str(result["seed"]), *rest])
     files: dict[str, list[dict[str, Any]]] = {}
     for name, test in tests.items():
         files.setdefault(name.partition("::")[0], []).append(test)
@@ -91,7 +92,7 @@ def summary(result: dict[str, Any], rest: list[str]) -> str:
     lines = [
         "# The last soak run",
         "",
-        f"`make soak ARGS='{shlex.join(['--seed', str(result['seed']), *rest])}'`, commit {result['commit']}, "
+        f"`python -m tests.soak {chosen}`, commit {result['commit']}, "
         f"{result['machine']}, {time.strftime('%Y-%m-%d', time.gmtime())}.",
         "",
         "| tests | passed | seconds |",
