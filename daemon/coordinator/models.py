@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from daemon import embedded
 from daemon.cluster.events import ModelSpec
 from daemon.coordinator.tokenizer import Tokenizer
+from daemon.embedded import BUILT_IN
 from daemon.engine.digest import weights_digest
 from daemon.engine.errors import LoadError
 from daemon.engine.model import ModelInfo, read_model
-
-EMBEDDED = {"embedded": embedded.TARGET, "embedded-draft": embedded.DRAFT}
 
 
 class UnknownModel(LookupError):
@@ -34,7 +32,7 @@ class ServedModel:
 
 class Catalogue:
     def __init__(self, configured: Mapping[str, Path]) -> None:
-        self.folders: dict[str, Path] = {**EMBEDDED, **configured}
+        self.folders: dict[str, Path] = {**BUILT_IN, **configured}
 
     def resolve(self, reference: str) -> tuple[str, Path]:
         """Name and folder. UnknownModel says which names there are."""

@@ -12,3 +12,6 @@ _HERE = Path(__file__).parent
 TARGET: Path = _HERE / "target"
 DRAFT: Path = _HERE / "draft"
 RECORD: Path = _HERE / "training.json"
+
+# The names that the models go by on a command line and in a configuration.
+BUILT_IN = {"embedded": TARGET, "embedded-draft": DRAFT}

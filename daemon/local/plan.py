@@ -7,13 +7,12 @@ import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from daemon import embedded
+from daemon.embedded import BUILT_IN
 from daemon.local.cluster import LocalCluster
 from daemon.local.errors import LocalError
 from daemon.local.node import LocalNode
 
 EMBEDDED = "embedded"
-BUILT_IN = {EMBEDDED: embedded.TARGET, "embedded-draft": embedded.DRAFT}
 DEFAULT_NODES = 2
 MAX_NODES = 64
 
