@@ -19,11 +19,11 @@ def main() -> None:
     config = load(Path(sys.argv[1]))
     logs.setup(config.log.format, config.log.level, config.node.name, "stage")
     dump_stacks_on_request()
+    process = StageProcess(config, sys.argv[2], int(sys.argv[3]))
     if hasattr(os, "SCHED_BATCH"):
         # Python and MLX's own thread hand each other small pieces of work: waking one must not
         # interrupt the other each time (measured: 880 switches a token become 80).
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    process = StageProcess(config, sys.argv[2], int(sys.argv[3]))
     signal.signal(signal.SIGTERM, lambda signum, frame: process.stop())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is shardd's to handle
     process.run()
