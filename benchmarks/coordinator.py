@@ -39,7 +39,7 @@ def measure() -> dict[str, float]:
 
 def _decode(sequences: int) -> tuple[float, float]:
     scheduler = Scheduler()
-    pipeline = Pipeline(1, 1, (StageCost(0.01, 0.001),) * STAGES, 1 << 20, 128)
+    pipeline = Pipeline(1, 1, (StageCost(((1, 0.01),), 0.001),) * STAGES, 1 << 20, 128)
     pending: deque[Frame] = deque()
     _keep(scheduler.configure(pipeline, 0.0), pending)
     for number in range(sequences):

@@ -112,7 +112,7 @@ class PipelineUp:
     epoch: int
     slots: tuple[Slot, ...]
     first_address: str
-    decode_seconds: tuple[float, ...]
+    step_seconds: tuple[tuple[tuple[int, float], ...], ...]
     prefill_token_seconds: tuple[float, ...]
     kept: Mapping[str, str]  # node -> incarnation of its stage: a new one holds no KV
 

@@ -263,7 +263,7 @@ class Cluster:
             self.epoch,
             self.slots,
             loaded[0].data_address,
-            tuple(one.decode_seconds for one in loaded),
+            tuple(tuple((int(n), s) for n, s in one.step_seconds) for one in loaded),
             tuple(one.prefill_token_seconds for one in loaded),
             {m.name: m.stage.incarnation for m in ready if m.stage},
         )

@@ -211,11 +211,11 @@ class Coordinator:
             self._ring.connect(up.first_address)
         except AddressError as error:  # every send will fail and say so
             self.note("link-failed", "coordinator", str(error))
-        costs = zip(up.decode_seconds, up.prefill_token_seconds, strict=True)
+        costs = zip(up.step_seconds, up.prefill_token_seconds, strict=True)
         pipeline = Pipeline(
             up.term,
             up.epoch,
-            tuple(StageCost(decode, prefill) for decode, prefill in costs),
+            tuple(StageCost(steps, prefill) for steps, prefill in costs),
             self.context_length,
             MAX_CHUNK_TOKENS,
         )

@@ -37,6 +37,7 @@ def node_view(cluster: Cluster, member: Member, now: float) -> dict[str, Any]:
         "device": stage.device if stage else None,
         "blas": stage.blas if stage else None,
         "compiled": loaded.compiled if loaded else None,
+        "batching": loaded.batching if loaded else None,
         "address": loaded.data_address if loaded else None,
         "stage": slot,
         "layers": str(layers) if layers else None,

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 from mlx.nn.layers.base import Module
 from mlx_lm.models.cache import ArraysCache, KVCache, RotatingKVCache, make_prompt_cache
 
 from daemon.engine.errors import CacheError
-from daemon.engine.kv import FullCache, LayerCache, Phantom, WindowCache
+from daemon.engine.kv import AttentionCache, FullCache, LayerCache, Phantom, WindowCache
+from daemon.engine.ragged import BatchEntry, BatchStates, PaddedEntry
 from daemon.engine.states import StateCache
 from daemon.layers import LayerRange
 
@@ -113,6 +114,25 @@ class CachePlan:
         phantom = Phantom()
         entries = [phantom if source is None else own[source] for source in self._sources]
         return SequenceCache(own, entries, [phantom] if None in self._sources else [])
+
+    def together(
+        self, caches: Sequence[SequenceCache], lengths: Sequence[int], padded: bool
+    ) -> list[Any]:
+        """`entries` for a forward in which each of `caches` takes in its number of positions."""
+        places = [c.length + n for c, new in zip(caches, lengths, strict=True) for n in range(new)]
+        offset = mx.array(places, mx.int32)
+        own: list[BatchEntry | PaddedEntry | BatchStates] = []
+        for layers in zip(*(cache.own for cache in caches), strict=True):
+            if isinstance(layers[0], StateCache):
+                own.append(BatchStates(layers))
+                continue
+            attention = cast(Sequence[AttentionCache], layers)  # the other kinds all are
+            if padded:
+                own.append(PaddedEntry(attention, offset))
+            else:
+                own.append(BatchEntry(attention, lengths, offset))
+        phantom = Phantom()
+        return [phantom if source is None else own[source] for source in self._sources]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from daemon.engine.interception import PartialModel
 from daemon.sampling import SamplingParams
 
 Step = Callable[..., tuple[mx.array, ...]]
+_NOBODY = Choice(SamplingParams(), (), 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +37,26 @@ class Head:
         self._model = partial_model
         self._vocabulary = vocabulary
         self._compiled: dict[tuple[Variant, int, int], Step] = {}
+        self._sizes: list[int] = []
 
     def __call__(self, hidden: mx.array, wanted: Sequence[Choice]) -> tuple[mx.array, ...]:
-        """Arrays of `choose`, not evaluated, for hidden states [1, len(wanted), hidden_size]."""
+        """Arrays of `choose`, not evaluated, for hidden states [1, len(wanted), hidden_size]. Rows
+        that fill it up to a compiled size may follow in them.
+        """
+        size = next((n for n in self._sizes if n >= len(wanted)), len(wanted))
+        if more := size - len(wanted):
+            filler = mx.zeros((1, more, hidden.shape[2]), hidden.dtype)
+            hidden = mx.concatenate([hidden, filler], axis=1)
+            wanted = [*wanted, *[_NOBODY] * more]
         given = options(wanted, self._vocabulary)
-        signature = (given.variant, len(wanted), given.width)
+        signature = (given.variant, size, given.width)
         step = self._compiled.get(signature) or partial(self._step, given.variant)
         return step(hidden, *given.arrays)
 
     def warm(self, hidden: mx.array) -> None:
-        """Compile every variant for hidden states of this shape [1, n, hidden_size]."""
+        """Compile every variant for hidden states of this shape [1, n, hidden_size]; from the
+        smallest n upwards.
+        """
         for params in (
             SamplingParams(),
             SamplingParams(temperature=1.0),
@@ -55,6 +66,7 @@ class Head:
             step: Step = mx.compile(partial(self._step, given.variant))
             mx.eval(step(hidden, *given.arrays))
             self._compiled[given.variant, hidden.shape[1], given.width] = step
+        self._sizes.append(hidden.shape[1])
 
     def _step(self, variant: Variant, hidden: mx.array, *given: mx.array) -> tuple[mx.array, ...]:
         return choose(variant, self._model.tail(hidden)[0], *given)

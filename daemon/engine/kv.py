@@ -38,6 +38,16 @@ class LayerCache(Protocol):
     def check_integrity(self) -> None: ...
 
 
+class AttentionCache(LayerCache, Protocol):
+    """And what a model's attention asks of it: mlx-lm's protocol."""
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[Any, Any]:
+        """Append [1, heads, n, size], and return all that the new positions may see."""
+
+    def make_mask(self, n: int, window_size: int | None = None, return_array: bool = False) -> Any:
+        """What each of the next n positions sees of that; None for everything."""
+
+
 def grown(held: int, needed: int) -> int:
     """Capacity for `needed` positions; by an eighth at least, so that copying stays a small,
     bounded share.

@@ -6,11 +6,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
+from itertools import accumulate
 from pathlib import Path
 from time import perf_counter
 
 import mlx.core as mx
 
+from daemon import logs
+from daemon.engine.attention import intercept_attention
 from daemon.engine.caches import CachePlan, SequenceCache
 from daemon.engine.checkpoint import read_catalog, read_json
 from daemon.engine.choosing import Choice
@@ -22,10 +26,18 @@ from daemon.engine.model import ModelInfo, describe
 from daemon.layers import LayerRange
 from daemon.sampling import SamplingParams
 
-__all__ = ["Row", "Sampled", "Speed", "Stage"]
+__all__ = ["Batching", "Row", "Sampled", "Speed", "Stage"]
 
+log = logs.get("engine")
+
+# Numbers of tokens that are chosen in one step, compiled before the stage says that it is ready;
+# what lies between is filled up to the next, and what lies beyond runs uncompiled.
+SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+MOST_TOGETHER = 16  # positions of a sequence that takes in more go through the forward alone
+_MEASURED = (1, 2, 4, 8, 16)  # sequences in a step
 _WARM_PREFILL = 32
 _WARM_STEPS = 3
+_WARM_SECONDS = 2.0  # after which no larger batch is measured
 
 
 @dataclass(slots=True)
@@ -46,10 +58,21 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Measured on this machine with an empty cache, in seconds per token of one sequence."""
+    """Measured on this machine with empty caches: seconds of a step by the number of sequences in
+    it, from one upwards, and seconds per token of a prompt.
+    """
 
-    decode: float
+    decode: tuple[tuple[int, float], ...]
     prefill: float
+
+
+class Batching(Enum):
+    """What of several sequences a model's forward can take together."""
+
+    ALONE = "alone"  # each sequence has a pass of its own
+    PADDED = "padded steps"  # one position of each, with keys filled up to the longest
+    STEPS = "steps"  # one position of each
+    SPANS = "spans"  # several positions of each
 
 
 class Stage:
@@ -69,6 +92,8 @@ class Stage:
         self._partial = part.partial
         self._plan = CachePlan(part.partial.model, layers)
         self._head = Head(part.partial, info.vocab_size) if self.is_last else None
+        intercept_attention()
+        self.batching = self._find_batching()
 
     @classmethod
     def load(
@@ -113,39 +138,98 @@ class Stage:
         not fit; after any other exception the rows' caches are not to be used.
         """
         entering = self._entering(rows, hidden)
-        leaving = []
-        for row, part in zip(rows, entering, strict=True):
-            tokens = mx.array([row.tokens], mx.int32)
-            row.cache.begin()
-            leaving.append(self._partial.body(tokens, row.cache.entries, part))
-            row.cache.advance(len(row.tokens))
+        lengths = [len(row.tokens) for row in rows]
+        if self._fit_together(rows, lengths):
+            leaving = self._together(rows, lengths, entering, self.batching)
+        else:
+            leaving = self._alone(rows, lengths, entering)
         held = [array for row in rows for array in row.cache.arrays()]
         if self._head is None:
-            joined = leaving[0] if len(leaving) == 1 else mx.concatenate(leaving, axis=1)
-            carry = mx.contiguous(joined[0])
+            carry = mx.contiguous(leaving)
             mx.eval(carry, held)
             return [carry]
         return self._finish(self._head, rows, leaving, held)
 
-    def warm(self, outputs: Sequence[int] = (1,)) -> Speed:
+    def warm(self) -> Speed:
         """Compile what will be needed, and measure: call it once, before the stage says that it is
         ready.
-
-        `outputs` are the numbers of tokens per step that are to run compiled; any other number
-        works as well.
         """
         if self._head is not None and self.compiled:
-            for n in outputs:
+            for n in SIZES:
                 self._head.warm(self._blank(n)[None])
-        self._time(_WARM_PREFILL)  # the first pass of a shape makes kernels and touches the weights
-        prefill = self._time(_WARM_PREFILL) / _WARM_PREFILL
-        self._time(1)
-        decode = min(self._time(1) for _ in range(_WARM_STEPS))
-        return Speed(decode, prefill)
+        self._time(1, _WARM_PREFILL)  # the first pass of a shape makes kernels and touches weights
+        prefill = self._time(1, _WARM_PREFILL) / _WARM_PREFILL
+        began = perf_counter()
+        decode: list[tuple[int, float]] = []
+        for n in _MEASURED:
+            if perf_counter() - began > _WARM_SECONDS:
+                break
+            self._time(n, 1)
+            decode.append((n, min(self._time(n, 1) for _ in range(_WARM_STEPS))))
+        return Speed(tuple(decode), prefill)
 
-    def _entering(
-        self, rows: Sequence[Row], hidden: Sequence[mx.array] | None
-    ) -> Sequence[mx.array | None]:
+    def _find_batching(self) -> Batching:
+        """The most that the forward can be given, found out on graphs that are never evaluated."""
+        for batching, lengths in (
+            (Batching.SPANS, (2, 1)),
+            (Batching.STEPS, (1, 1)),
+            (Batching.PADDED, (1, 1)),
+        ):
+            rows = [Row(self.new_cache(), (0,) * n, (), 0, SamplingParams()) for n in lengths]
+            if batching is Batching.SPANS and rows[0].cache.states:
+                continue
+            hidden = None if self.is_first else self._blank(sum(lengths))
+            try:
+                self._together(rows, lengths, hidden, batching)
+            except (TypeError, AttributeError, ValueError, IndexError) as error:
+                log.debug("%s takes no %s: %s", self.info.name, batching.value, error)
+                continue
+            return batching
+        return Batching.ALONE
+
+    def _fit_together(self, rows: Sequence[Row], lengths: Sequence[int]) -> bool:
+        if len(rows) == 1 or self.batching is Batching.ALONE:
+            return False
+        if any(row.cache.states and not row.cache.length for row in rows):
+            return False  # it has no state yet that could stand beside the others'
+        return max(lengths) <= (MOST_TOGETHER if self.batching is Batching.SPANS else 1)
+
+    def _together(
+        self,
+        rows: Sequence[Row],
+        lengths: Sequence[int],
+        entering: mx.array | None,
+        batching: Batching,
+    ) -> mx.array:
+        """One forward for all rows: hidden states [tokens, hidden_size], not evaluated."""
+        tokens = mx.array([token for row in rows for token in row.tokens], mx.int32)[:, None]
+        for row in rows:
+            row.cache.begin()
+        padded = batching is Batching.PADDED
+        entries = self._plan.together([row.cache for row in rows], lengths, padded)
+        hidden = None if entering is None else entering[:, None]
+        leaving = self._partial.body(tokens, entries, hidden)
+        for row, n in zip(rows, lengths, strict=True):
+            row.cache.advance(n)
+        return leaving[:, 0]
+
+    def _alone(
+        self, rows: Sequence[Row], lengths: Sequence[int], entering: mx.array | None
+    ) -> mx.array:
+        """One forward for each row; the same result."""
+        parts = []
+        start = 0
+        for row, n in zip(rows, lengths, strict=True):
+            tokens = mx.array([row.tokens], mx.int32)
+            hidden = None if entering is None else entering[None, start : start + n]
+            row.cache.begin()
+            parts.append(self._partial.body(tokens, row.cache.entries, hidden)[0])
+            row.cache.advance(n)
+            start += n
+        return parts[0] if len(parts) == 1 else mx.concatenate(parts)
+
+    def _entering(self, rows: Sequence[Row], hidden: Sequence[mx.array] | None) -> mx.array | None:
+        """Hidden states [tokens, hidden_size] of all rows, once they are known to fit."""
         total = 0
         for row in rows:
             n = len(row.tokens)
@@ -160,26 +244,19 @@ class Stage:
         if self.is_first:
             if hidden:
                 raise EngineError("the first stage takes no hidden states")
-            return [None] * len(rows)
+            return None
         if not hidden or len(hidden) != 1 or hidden[0].shape != (total, self.info.hidden_size):
             shapes = [list(array.shape) for array in hidden or ()]
             raise EngineError(
                 f"hidden states {shapes} where [[{total}, {self.info.hidden_size}]] belongs"
             )
-        if len(rows) == 1:
-            return [hidden[0][None]]
-        parts: list[mx.array | None] = []
-        start = 0
-        for row in rows:
-            parts.append(hidden[0][None, start : start + len(row.tokens)])
-            start += len(row.tokens)
-        return parts
+        return hidden[0]
 
     def _finish(
         self,
         head: Head,
         rows: Sequence[Row],
-        leaving: Sequence[mx.array],
+        leaving: mx.array,
         held: Sequence[mx.array],
     ) -> list[Sampled]:
         wanted = [
@@ -190,19 +267,23 @@ class Stage:
         if not wanted:
             mx.eval(held)
             return [Sampled([]) for _ in rows]
-        ends = [h[:, -row.outputs :] for row, h in zip(rows, leaving, strict=True) if row.outputs]
-        joined = ends[0] if len(ends) == 1 else mx.concatenate(ends, axis=1)
-        arrays = head(joined, wanted)
+        if len(wanted) < leaving.shape[0]:
+            ends = accumulate(len(row.tokens) for row in rows)
+            last = zip(ends, (row.outputs for row in rows), strict=True)
+            places = [n for end, outputs in last for n in range(end - outputs, end)]
+            leaving = leaving[mx.array(places)]
+        arrays = head(leaving[None], wanted)
         mx.eval(arrays, held)
         return collect(arrays, wanted, [row.outputs for row in rows])
 
     def _blank(self, n: int) -> mx.array:
         return mx.zeros((n, self.info.hidden_size), getattr(mx, self.info.dtype))
 
-    def _time(self, n: int) -> float:
-        row = Row(self.new_cache(), [0] * n, [0] * n, 1, SamplingParams())
-        hidden = None if self.is_first else [self._blank(n)]
+    def _time(self, rows: int, n: int) -> float:
+        """Seconds of a pass over `n` new tokens of each of `rows` sequences."""
+        blank = [Row(self.new_cache(), [0] * n, [0] * n, 1, SamplingParams()) for _ in range(rows)]
+        hidden = None if self.is_first else [self._blank(rows * n)]
         mx.eval(hidden or [])
         start = perf_counter()
-        self.run([row], hidden)
+        self.run(blank, hidden)
         return perf_counter() - start

@@ -136,8 +136,9 @@ class KvQuery:
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """What a stage holds and where it takes frames for it. Seconds are measured on this stage when
-    it
-    warmed up: its predicted time before any work was seen.
+    it warmed up, its predicted times before any work was seen: `step_seconds` are pairs of a number
+    of sequences and the time of a step of so many. `batching` says what of several sequences the
+    model takes together.
     """
 
     node: str
@@ -149,9 +150,10 @@ class Loaded:
     weights_bytes: int
     tensors_opened: int
     load_seconds: float
-    decode_seconds: float
+    step_seconds: list[list[float]]
     prefill_token_seconds: float
     compiled: bool
+    batching: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,8 +54,16 @@ def decode(data: bytes) -> Message:
             raise MessageError(f"{cls.__name__}.{field} is {value!r:.40}")
     if cls in (Load, Loaded) and not body["start"] < body["end"]:
         raise MessageError(f"{cls.__name__} of layers [{body['start']}, {body['end']})")
+    if cls is Loaded and not _are_steps(body["step_seconds"]):
+        raise MessageError(f"Loaded.step_seconds is {body['step_seconds']!r:.40}")
     message: Message = cls(**body)
     return message
+
+
+def _are_steps(pairs: list[list[float]]) -> bool:
+    """Whether these are pairs of a number of sequences, from one upwards, and seconds."""
+    counts = [pair[0] for pair in pairs if len(pair) == 2 and pair[1] >= 0.0]
+    return len(counts) == len(pairs) > 0 and counts[0] == 1 and counts == sorted(set(counts))
 
 
 def _refuse_extension(code: int, data: bytes) -> Any:

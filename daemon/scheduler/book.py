@@ -26,9 +26,12 @@ class Book:
     def get(self, sequence: bytes) -> Sequence | None:
         return self.running.get(sequence) or self.waiting.get(sequence)
 
-    @property
-    def decoding(self) -> int:
-        return sum(s.status is SequenceStatus.DECODE for s in self.running.values())
+    def decoding(self) -> tuple[int, int]:
+        """How many sequences decode, and how many positions they have."""
+        lengths = [
+            len(s.history) for s in self.running.values() if s.status is SequenceStatus.DECODE
+        ]
+        return len(lengths), sum(lengths)
 
     def admit(self, now: float) -> Iterator[Sequence]:
         """Move whom there is room for from waiting to running."""

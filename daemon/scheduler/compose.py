@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from daemon.scheduler.cost import CostModel
+from daemon.scheduler.cost import CostModel, Pass
 from daemon.scheduler.ready import ReadyQueue
 from daemon.scheduler.sequence import Sequence
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How full the pipe is. `decoding` counts the running sequences that decode, whether in flight
-    or not. `alone`: nothing may join what is in flight.
+    """How full the pipe is: microbatches in flight that are decode steps, and that are not.
+    `decoding` counts the running sequences that decode, whether in flight or not, `attended` their
+    positions. `alone`: nothing may join what is in flight.
     """
 
-    limit: int
-    in_flight: int
-    decode_in_flight: int
-    decoding: int
+    steps: int = 0
+    chunks: int = 0
+    decoding: int = 0
+    attended: int = 0
     alone: bool = False
 
 
@@ -33,18 +34,27 @@ class Piece:
 def compose(ready: ReadyQueue, load: Load, cost: CostModel) -> tuple[Piece, ...]:
     """The pieces of the next microbatch; empty when none is to be sent now.
 
-    Decoding goes first, but leaves a place to prefill; prefill leaves as many places as there are
-    sequences that decode, and takes at least one. So neither starves the other. Who is computed
-    alone goes before both, when the pipe is empty.
+    The sequences that decode go in as many groups as the cost model finds best. Prefill has the
+    stages that these leave idle, and one place at least; so neither starves the other, and a step
+    waits for one chunk at most at every stage. Who is computed alone goes before both, when the
+    pipe is empty.
     """
-    if load.in_flight >= load.limit or load.alone:
+    if load.alone:
         return ()
     if (alone := ready.alone) is not None:
-        return () if load.in_flight else (Piece(alone, cost.chunk(alone.remaining, False)),)
-    decode, prefill = ready.decode, ready.prefill
-    if decode is not None and (prefill is None or load.decode_in_flight < max(1, load.limit - 1)):
-        return (Piece(decode, decode.remaining),)
-    places = max(1, load.limit - load.decoding)
-    if prefill is not None and load.in_flight - load.decode_in_flight < places:
-        return (Piece(prefill, cost.chunk(prefill.remaining, load.decoding > 0)),)
-    return ()
+        if load.steps or load.chunks:
+            return ()
+        return (Piece(alone, cost.chunk(alone.remaining, alone.issued, None)),)
+    groups = cost.groups(load.decoding, load.attended)
+    if load.steps < groups.count and (turn := ready.decode(groups.size)):
+        return tuple(Piece(sequence, sequence.remaining) for sequence in turn)
+    if (prefill := ready.prefill) is None:
+        return ()
+    if not load.decoding:
+        places, beside = cost.useful_in_flight(), None
+    else:
+        places = max(1, cost.stages - groups.count)
+        beside = Pass(groups.size, load.attended * groups.size // load.decoding)
+    if load.chunks >= places:
+        return ()
+    return (Piece(prefill, cost.chunk(prefill.remaining, prefill.issued, beside)),)

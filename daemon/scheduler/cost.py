@@ -1,18 +1,49 @@
 """What a pass costs on each stage, learnt from the traces that frames bring back, and what follows
-from it: how much to have in flight, and how long a prefill chunk may be.
+from it: into how many groups the sequences that decode are shared out, how much to have in flight,
+and how long a prefill chunk may be.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from daemon.scheduler.curve import WEIGHT, CostCurve
 from daemon.scheduler.pipeline import StageCost
-from transports.frame import StageTrace
+from transports.frame import Span, StageTrace
 
 MIN_CHUNK = 16
-CHUNK_SHARE = 1.5  # a chunk beside running streams costs this many mean decode passes at most
+MOST_ROWS = 64  # sequences in one step
+CHUNK_SHARE = 1.5  # a chunk beside running streams costs this many of their passes at most
+WORTH_CHANGING = 0.02  # predicted gain below which the number of groups stays
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What a frame asks of each stage: `tokens` new positions, which attend to `attended` positions
+    in all. A step is one position of each of several sequences, anything else a chunk.
+    """
+
+    tokens: int
+    attended: int = 0
+    step: bool = True
+
+    @classmethod
+    def of(cls, spans: Sequence[Span]) -> Pass:
+        return cls(
+            sum(s.length for s in spans),
+            sum(s.length * (s.position + s.length // 2) for s in spans),
+            all(s.length == 1 for s in spans),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """The sequences that decode: so many microbatches of at most `size` of them."""
+
+    count: int
+    size: int
 
 
 class CostModel:
@@ -21,63 +52,98 @@ class CostModel:
     """
 
     def __init__(self, stages: Sequence[StageCost], chunk_tokens: int) -> None:
-        self._chunks = _candidates(chunk_tokens)
-        sizes = (1, *self._chunks)
-        self._curves = [
-            CostCurve(sizes, max(s.decode_seconds, 0.0), max(s.prefill_token_seconds, 0.0))
+        self._chunk_sizes = _candidates(chunk_tokens)
+        self._steps = [
+            CostCurve(range(1, MOST_ROWS + 1), dict(s.step_seconds), s.prefill_token_seconds)
             for s in stages
         ]
+        sizes = (1, *self._chunk_sizes)
+        self._chunks = [
+            CostCurve(sizes, {1: min(s.step_seconds)[1]}, s.prefill_token_seconds) for s in stages
+        ]
         self._between = 0.0  # links, and encoding: what a frame spends beside queues and passes
+        self._groups = 1
 
     @property
     def stages(self) -> int:
-        return len(self._curves)
+        return len(self._steps)
 
-    def observe(self, tokens: int, traces: Sequence[StageTrace], sent: float, now: float) -> None:
-        """A frame whose spans have `tokens` in all came back complete."""
-        if not tokens or [t.stage for t in traces] != list(range(self.stages)):
+    def observe(self, done: Pass, traces: Sequence[StageTrace], sent: float, now: float) -> None:
+        """A frame that asked for this came back complete."""
+        if not done.tokens or [t.stage for t in traces] != list(range(self.stages)):
             return
         between, before = 0.0, sent
         for trace in traces:
-            self._curves[trace.stage].learn(tokens, max(0.0, trace.computed - trace.started))
+            seconds = max(0.0, trace.computed - trace.started)
+            self._curves(done)[trace.stage].learn(done.tokens, done.attended, seconds)
             between += max(0.0, trace.received - before) + max(0.0, trace.sent - trace.computed)
             before = trace.sent
         between += max(0.0, now - before)
         self._between += WEIGHT * (between - self._between)
 
-    def stage_seconds(self, stage: int, tokens: int) -> float:
-        """Predicted time of one pass over `tokens` on one stage."""
-        return self._curves[stage].seconds(tokens) if tokens else 0.0
+    def stage_seconds(self, stage: int, asked: Pass) -> float:
+        """Predicted time of one pass on one stage."""
+        if not asked.tokens:
+            return 0.0
+        return self._curves(asked)[stage].seconds(asked.tokens, asked.attended)
 
-    def slowest_seconds(self, tokens: int) -> float:
-        return max(self.stage_seconds(i, tokens) for i in range(self.stages))
+    def slowest_seconds(self, asked: Pass) -> float:
+        return max(self.stage_seconds(i, asked) for i in range(self.stages))
 
-    def pass_seconds(self, tokens: int) -> float:
+    def pass_seconds(self, asked: Pass) -> float:
         """Predicted time through the whole pipe, with nothing queued ahead."""
-        return self._between + sum(self.stage_seconds(i, tokens) for i in range(self.stages))
+        return self._between + sum(self.stage_seconds(i, asked) for i in range(self.stages))
 
     def useful_in_flight(self) -> int:
         """As many microbatches as keep the slowest stage busy, and one that waits before it."""
-        slowest = self.slowest_seconds(1)
+        one = Pass(1)
+        slowest = self.slowest_seconds(one)
         if slowest <= 0.0:
             return self.stages + 1
-        return min(self.stages + 1, math.ceil(self.pass_seconds(1) / slowest - 0.1) + 1)
+        return min(self.stages + 1, math.ceil(self.pass_seconds(one) / slowest - 0.1) + 1)
 
-    def chunk(self, remaining: int, decoding: bool) -> int:
-        """Tokens of the next prefill chunk of a prompt of which `remaining` are to be sent.
+    def groups(self, decoding: int, attended: int) -> Groups:
+        """How to share out so many sequences, of `attended` positions in all, so that each has its
+        next token soonest. One round of all of them takes as long as the slowest stage needs for
+        every group, or as one group needs through the pipe. Few large groups are better where a
+        pass is bound by reading the weights, many small ones fill more stages.
+        """
+        if decoding < 2:
+            self._groups = 1
+            return Groups(1, 1)
+        rounds: dict[int, float] = {}
+        least = math.ceil(decoding / MOST_ROWS)
+        for count in range(least, max(least, self.stages + 1) + 1):
+            size = math.ceil(decoding / count)
+            if math.ceil(decoding / size) != count:
+                continue  # a smaller number of groups has this size too
+            one = Pass(size, attended * size // decoding)
+            rounds[count] = max(count * self.slowest_seconds(one), self.pass_seconds(one))
+        best = min(rounds, key=lambda count: rounds[count])
+        if rounds.get(self._groups, math.inf) * (1 - WORTH_CHANGING) > rounds[best]:
+            self._groups = best
+        return Groups(self._groups, math.ceil(decoding / self._groups))
+
+    def chunk(self, remaining: int, position: int, beside: Pass | None) -> int:
+        """Tokens of the next prefill chunk of a prompt of which `remaining` are to be sent, from
+        `position` on.
 
         Alone, the chunk size with the least predicted time through the pipe: small chunks cost
-        passes, large ones leave the other stages waiting at the start and at the end. Beside
-        running streams, no more than they are to wait.
+        passes, large ones leave the other stages waiting at the start and at the end. Beside steps
+        like `beside`, no more than those are to wait.
         """
-        best, least = self._chunks[0], math.inf
-        wait = CHUNK_SHARE * sum(c.seconds(1) for c in self._curves) / self.stages
-        for size in self._chunks:
-            one_pass = self.slowest_seconds(min(size, remaining))
-            if decoding and size > self._chunks[0] and one_pass > wait:
+        best, least = self._chunk_sizes[0], math.inf
+        wait = 0.0
+        if beside is not None:
+            wait = CHUNK_SHARE * (self.pass_seconds(beside) - self._between) / self.stages
+        for size in self._chunk_sizes:
+            length = min(size, remaining)
+            asked = Pass(length, length * (position + length // 2), step=False)
+            one_pass = self.slowest_seconds(asked)
+            if beside is not None and size > self._chunk_sizes[0] and one_pass > wait:
                 break
             total = one_pass * (math.ceil(remaining / size) + self.stages - 1)
-            if decoding or total < least:
+            if beside is not None or total < least:
                 best, least = size, total
             if size >= remaining:
                 break
@@ -86,15 +152,19 @@ class CostModel:
     def as_dict(self) -> dict[str, object]:
         """For `pipeline`: predicted seconds by number of tokens, and between the stages."""
         return {
-            "stages": [curve.as_dict() for curve in self._curves],
+            "steps": [curve.as_dict() for curve in self._steps],
+            "chunks": [curve.as_dict() for curve in self._chunks],
             "between_seconds": self._between,
         }
 
     def check_integrity(self) -> None:
         assert math.isfinite(self._between), "cost: not a time"
         assert self._between >= 0.0, "cost: negative"
-        for curve in self._curves:
+        for curve in (*self._steps, *self._chunks):
             curve.check_integrity()
+
+    def _curves(self, asked: Pass) -> list[CostCurve]:
+        return self._steps if asked.step else self._chunks
 
 
 def _candidates(most: int) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from daemon.scheduler.actions import Send
 from daemon.scheduler.compose import Load, Piece, compose
-from daemon.scheduler.cost import CostModel
+from daemon.scheduler.cost import CostModel, Pass
 from daemon.scheduler.inflight import Microbatch, Window
 from daemon.scheduler.outbox import Outbox
 from daemon.scheduler.pipeline import Limits, Pipeline
@@ -77,17 +77,14 @@ class Dispatch:
                 if inferred and self.window.drop_span(other.id, s.sequence):
                     self.outbox.lost(other.id)
 
-    def fill(self, now: float, decoding: int) -> list[Send]:
-        """Send what the window has room for. `decoding`: how many running sequences decode."""
+    def fill(self, now: float, decoding: int, attended: int) -> list[Send]:
+        """Send what the window has room for. `decoding` running sequences decode, `attended` are
+        their positions.
+        """
         if self.pipeline is None or self.cost is None:
             return []
         sends = []
-        limit = self.cost.useful_in_flight()
-        while pieces := compose(
-            self.ready,
-            Load(limit, len(self.window), self.window.decoding, decoding, self.window.alone),
-            self.cost,
-        ):
+        while pieces := compose(self.ready, self._load(decoding, attended), self.cost):
             sends.append(self._send(self.pipeline, self.cost, pieces, now))
         if self._carrier_due() and now >= self._carrier_after:
             sends.append(self._send(self.pipeline, self.cost, (), now))
@@ -117,6 +114,10 @@ class Dispatch:
         if self.pipeline is None:
             assert not list(self.window), "dispatch: in flight without a pipeline"
 
+    def _load(self, decoding: int, attended: int) -> Load:
+        steps = self.window.steps
+        return Load(steps, len(self.window) - steps, decoding, attended, self.window.alone)
+
     def _carrier_due(self) -> bool:
         """Commands wait, and nothing is in flight after which a frame could take them along."""
         idle = not len(self.window) and not self.window.carriers
@@ -128,7 +129,7 @@ class Dispatch:
         spans: list[Span] = []
         tokens: list[int] = []
         constants: dict[bytes, Mapping[str, Any]] = {}
-        decode = all(p.sequence.status is SequenceStatus.DECODE for p in pieces)
+        step = all(p.sequence.status is SequenceStatus.DECODE for p in pieces)
         for piece in pieces:
             sequence = piece.sequence
             span = _span(sequence, piece.length)
@@ -144,15 +145,16 @@ class Dispatch:
                 self.ready.push(sequence)
         self._last_id += 1
         self.frames_sent += 1
-        seconds = cost.pass_seconds(len(tokens)) + self.window.queued_seconds()
+        asked = Pass.of(spans)
+        seconds = cost.pass_seconds(asked) + self.window.queued_seconds()
         self.window.add(
             Microbatch(
                 self._last_id,
                 tuple(spans),
                 now,
                 seconds,
-                cost.slowest_seconds(len(tokens)),
-                decode,
+                cost.slowest_seconds(asked),
+                step,
                 max((p.sequence.repeats + p.sequence.downs for p in pieces), default=0),
                 any(p.sequence.alone for p in pieces),
             )

@@ -13,9 +13,9 @@ MAX_DOUBLINGS = 6
 @dataclass(frozen=True, slots=True)
 class Microbatch:
     """What one frame asks for. `seconds` is its predicted time through the pipe, what is queued
-    ahead of it included; `cost` its predicted time on the slowest stage; `tries` how often it was
-    in vain before; `alone`: nothing else may be in flight beside it. Without spans it only carries
-    commands.
+    ahead of it included; `cost` its predicted time on the slowest stage; `step`: its sequences
+    decode; `tries` how often it was in vain before; `alone`: nothing else may be in flight beside
+    it. Without spans it only carries commands.
     """
 
     id: int
@@ -23,7 +23,7 @@ class Microbatch:
     sent: float
     seconds: float
     cost: float
-    decode: bool
+    step: bool
     tries: int = 0
     alone: bool = False
 
@@ -52,8 +52,9 @@ class Window:
         return self._flying.get(microbatch)
 
     @property
-    def decoding(self) -> int:
-        return sum(1 for m in self._flying.values() if m.spans and m.decode)
+    def steps(self) -> int:
+        """Decode steps among them."""
+        return sum(1 for m in self._flying.values() if m.spans and m.step)
 
     @property
     def alone(self) -> bool:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class StageCost:
-    """What a stage measured of itself when it warmed up."""
+    """What a stage measured of itself when it warmed up: seconds of a step by the number of
+    sequences in it, from one upwards.
+    """
 
-    decode_seconds: float
+    step_seconds: tuple[tuple[int, float], ...]
     prefill_token_seconds: float
 
 
@@ -28,6 +30,8 @@ class Pipeline:
     def __post_init__(self) -> None:
         if not self.stages:
             raise ValueError("a pipeline has at least one stage")
+        if any(not s.step_seconds or min(s.step_seconds)[0] != 1 for s in self.stages):
+            raise ValueError("every stage measures at least a step of one sequence")
         if self.context_length < 2 or self.chunk_tokens < 1:
             raise ValueError("context_length must be 2 or more, chunk_tokens 1 or more")
 

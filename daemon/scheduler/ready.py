@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from daemon.scheduler.sequence import Sequence, SequenceStatus
 
 
@@ -20,10 +22,9 @@ class ReadyQueue:
         queues = (self._decode, self._prefill, self._alone, self._parked)
         return any(sequence in queue for queue in queues)
 
-    @property
-    def decode(self) -> Sequence | None:
+    def decode(self, most: int) -> tuple[Sequence, ...]:
         """Whose turn it is to decode."""
-        return next(iter(self._decode.values()), None)
+        return tuple(islice(self._decode.values(), most))
 
     @property
     def prefill(self) -> Sequence | None:

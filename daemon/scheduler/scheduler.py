@@ -13,6 +13,7 @@ from typing import Any
 
 from daemon.scheduler.actions import Action, Deliver, Finished, Revoke, Suspect
 from daemon.scheduler.book import Book
+from daemon.scheduler.cost import Pass
 from daemon.scheduler.dispatch import Dispatch
 from daemon.scheduler.pipeline import Limits, Pipeline
 from daemon.scheduler.request import (
@@ -308,7 +309,7 @@ class Scheduler:
             return []
         for sequence in self._book.admit(now):
             self._dispatch.ready.push(sequence)
-        return list(self._dispatch.fill(now, self._book.decoding))
+        return list(self._dispatch.fill(now, *self._book.decoding()))
 
     def _observe(self, frame: Frame, now: float) -> None:
         dispatch = self._dispatch
@@ -323,5 +324,4 @@ class Scheduler:
         if not microbatch.spans:
             dispatch.carried(frame.microbatch)
         elif not frame.departures and dispatch.cost is not None:
-            tokens = sum(span.length for span in frame.spans)
-            dispatch.cost.observe(tokens, frame.traces, microbatch.sent, now)
+            dispatch.cost.observe(Pass.of(frame.spans), frame.traces, microbatch.sent, now)

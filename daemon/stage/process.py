@@ -232,9 +232,10 @@ class StageProcess:
             ready.stage.weights_bytes,
             ready.stage.tensors_opened,
             ready.seconds,
-            ready.speed.decode,
+            [[float(n), seconds] for n, seconds in ready.speed.decode],
             ready.speed.prefill,
             ready.stage.compiled,
+            ready.stage.batching.value,
         )
         self._say(self._held)
 

@@ -18,6 +18,7 @@ NODE: dict[str, Any] = {
     "device": "gpu",
     "blas": "accelerate",
     "compiled": True,
+    "batching": "spans",
     "address": "tcp://127.0.0.1:5601",
     "stage": 0,
     "layers": "0-35",

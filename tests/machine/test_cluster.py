@@ -30,7 +30,7 @@ def stage(name: str, incarnation: str = "s1", pid: int = 20) -> msg.StageHello:
 
 def loaded(name: str, load: msg.Load, incarnation: str = "s1") -> msg.Loaded:
     held = (load.digest, load.start, load.end, f"tcp://{name}:1")
-    return msg.Loaded(name, incarnation, *held, 100, 9, 0.1, 0.01, 0.001, True)
+    return msg.Loaded(name, incarnation, *held, 100, 9, 0.1, [[1.0, 0.01]], 0.001, True, "spans")
 
 
 def beat(name: str, incarnation: str = "s1", **changes: Any) -> msg.Heartbeat:

@@ -21,7 +21,7 @@ PROMPT = tuple(range(100, 140))
 def pipeline(
     epoch: int = 1, term: int = 1, stages: int = 2, context: int = 1000, chunk: int = 16
 ) -> Pipeline:
-    return Pipeline(term, epoch, (StageCost(0.1, 0.01),) * stages, context, chunk)
+    return Pipeline(term, epoch, (StageCost(((1, 0.1),), 0.01),) * stages, context, chunk)
 
 
 def request(

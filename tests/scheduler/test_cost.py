@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
-from daemon.scheduler.cost import CostModel
+from daemon.scheduler.cost import CostModel, Groups, Pass
+from daemon.scheduler.curve import CostCurve
 from daemon.scheduler.pipeline import Limits, StageCost
-from transports.frame import StageTrace
+from transports.frame import Span, StageTrace
+
+ONE = Pass(1)
 
 
 def model(*stages: tuple[float, float], chunk: int = 256) -> CostModel:
-    return CostModel([StageCost(*s) for s in stages], chunk)
+    """Stages by seconds of a step of one, and per token of a prompt."""
+    return CostModel([StageCost(((1, step),), token) for step, token in stages], chunk)
+
+
+def chunk_of(tokens: int) -> Pass:
+    return Pass(tokens, step=False)
 
 
 def traces(*seconds: float, gap: float = 0.0) -> list[StageTrace]:
@@ -25,47 +35,79 @@ def traces(*seconds: float, gap: float = 0.0) -> list[StageTrace]:
 
 def test_seeded_by_what_the_stages_measured() -> None:
     cost = model((0.1, 0.01), (0.2, 0.02))
-    assert cost.stage_seconds(0, 1) == 0.1
-    assert cost.stage_seconds(1, 11) == pytest.approx(0.4)
-    assert cost.stage_seconds(1, 0) == 0.0
-    assert cost.slowest_seconds(1) == 0.2
-    assert cost.pass_seconds(1) == pytest.approx(0.3)
+    assert cost.stage_seconds(0, ONE) == 0.1
+    assert cost.stage_seconds(1, chunk_of(11)) == pytest.approx(0.4)
+    assert cost.stage_seconds(1, chunk_of(0)) == 0.0
+    assert cost.slowest_seconds(ONE) == 0.2
+    assert cost.pass_seconds(ONE) == pytest.approx(0.3)
+
+
+def test_steps_are_seeded_by_the_number_of_sequences() -> None:
+    cost = CostModel([StageCost(((1, 0.1), (4, 0.16), (8, 0.2)), 0.001)], 256)
+    found = [cost.stage_seconds(0, Pass(n)) for n in (1, 2, 4, 6, 8, 12)]
+    assert found == pytest.approx([0.1, 0.12, 0.16, 0.18, 0.2, 0.204])
 
 
 def test_learns_from_traces() -> None:
     cost = model((0.1, 0.01), (0.1, 0.01))
     for _ in range(100):
-        cost.observe(1, traces(0.3, 0.2, gap=0.05), 0.0, 0.65)
-        cost.observe(32, traces(0.5, 0.5), 0.0, 1.0)
-        cost.observe(33, traces(9.0, 9.0), 0.0, 18.0)  # an odd length teaches nothing
+        cost.observe(ONE, traces(0.3, 0.2, gap=0.05), 0.0, 0.65)
+        cost.observe(chunk_of(32), traces(0.5, 0.5), 0.0, 1.0)
+        cost.observe(chunk_of(33), traces(9.0, 9.0), 0.0, 18.0)  # an odd length teaches nothing
         cost.check_integrity()
-    assert cost.stage_seconds(0, 1) == pytest.approx(0.3, rel=0.01)
-    assert cost.stage_seconds(1, 1) == pytest.approx(0.2, rel=0.01)
-    assert cost.stage_seconds(0, 32) == pytest.approx(0.5, rel=0.01)
-    assert cost.stage_seconds(0, 16) == pytest.approx(0.3 + 0.2 * 15 / 31, rel=0.01)  # between
-    assert cost.stage_seconds(0, 256) == pytest.approx(2.65, rel=0.01)  # as it was seeded
-    assert cost.stage_seconds(0, 33) < 0.6
+    assert cost.stage_seconds(0, ONE) == pytest.approx(0.3, rel=0.01)
+    assert cost.stage_seconds(1, ONE) == pytest.approx(0.2, rel=0.01)
+    assert cost.stage_seconds(0, chunk_of(32)) == pytest.approx(0.5, rel=0.01)
+    between = 0.1 + 0.4 * 15 / 31
+    assert cost.stage_seconds(0, chunk_of(16)) == pytest.approx(between, rel=0.01)
+    assert cost.stage_seconds(0, chunk_of(256)) == pytest.approx(2.65, rel=0.01)  # as seeded
+    assert cost.stage_seconds(0, chunk_of(33)) < 0.6
 
 
 def test_learns_what_passes_between_the_stages() -> None:
     cost = model((0.3, 0.01), (0.3, 0.01))
     for _ in range(100):
-        cost.observe(1, traces(0.3, 0.3, gap=0.05), 0.0, 0.75)
+        cost.observe(ONE, traces(0.3, 0.3, gap=0.05), 0.0, 0.75)
     assert cost.as_dict()["between_seconds"] == pytest.approx(0.15, rel=0.01)
-    assert cost.pass_seconds(1) == pytest.approx(0.75, rel=0.01)
+    assert cost.pass_seconds(ONE) == pytest.approx(0.75, rel=0.01)
+
+
+def test_learns_what_a_position_costs_although_times_scatter() -> None:
+    rng = random.Random(1)
+    curve = CostCurve(range(1, 9), {1: 0.023, 4: 0.032}, 0.003)
+    for turn in range(400):
+        tokens = rng.choice((3, 4))
+        attended = tokens * (1500 + turn)
+        seconds = 0.02 + 0.003 * tokens + 2e-6 * attended
+        curve.learn(tokens, attended, seconds * rng.uniform(0.9, 1.1))
+        curve.learn(tokens, attended, seconds + 60.0 * (turn == 200))  # the machine slept once
+        curve.check_integrity()
+    assert curve.position_seconds == pytest.approx(2e-6, rel=0.2)
+    assert curve.seconds(4, 4 * 1900) == pytest.approx(0.0472, rel=0.1)
+    assert curve.seconds(4, 0) == pytest.approx(0.032, rel=0.2)
+    # What no step of that size has shown is told by the others.
+    assert curve.seconds(1, 4 * 1900) == pytest.approx(0.02 + 0.0152, rel=0.2)
 
 
 @pytest.mark.parametrize("seen", [[], traces(9.0), traces(9.0, 9.0)[::-1], traces(9.0, 9.0, 9.0)])
 def test_traces_that_are_not_of_this_layout_teach_nothing(seen: list[StageTrace]) -> None:
     cost = model((0.1, 0.01), (0.1, 0.01))
-    cost.observe(1, seen, 0.0, 9.0)
-    assert cost.pass_seconds(1) == pytest.approx(0.2)
+    cost.observe(ONE, seen, 0.0, 9.0)
+    assert cost.pass_seconds(ONE) == pytest.approx(0.2)
 
 
 def test_clocks_that_differ_do_not_make_negative_times() -> None:
     cost = model((0.1, 0.01))
-    cost.observe(1, [StageTrace(0, -5.0, 3.0, 2.0, 1.0)], 0.0, 0.5)
+    cost.observe(ONE, [StageTrace(0, -5.0, 3.0, 2.0, 1.0)], 0.0, 0.5)
     cost.check_integrity()
+
+
+def test_what_spans_ask_for() -> None:
+    def span(position: int, length: int) -> Span:
+        return Span(bytes(16), 1, position, length, 0)
+
+    assert Pass.of([span(10, 1), span(7, 1)]) == Pass(2, 17, True)
+    assert Pass.of([span(10, 4)]) == Pass(4, 48, False)
 
 
 @pytest.mark.parametrize(
@@ -83,8 +125,45 @@ def test_useful_in_flight(stages: list[tuple[float, float]], useful: int) -> Non
     assert model(*stages).useful_in_flight() == useful
 
 
+BATCHING = ((1, 0.0170), (2, 0.0175), (4, 0.0225), (8, 0.0280))  # half a 512 x 16 llama, one core
+ROWS = tuple((n, 0.01 * n) for n in (1, 2, 4, 8, 16))  # nothing is shared: as good as alone
+READS = tuple((n, 0.03) for n in (1, 2, 4, 8, 16))  # only the weights count
+
+
 @pytest.mark.parametrize(
-    ("stages", "remaining", "decoding", "chunk"),
+    ("steps", "stages", "decoding", "groups"),
+    [
+        (BATCHING, 2, 0, Groups(1, 1)),
+        (BATCHING, 2, 1, Groups(1, 1)),
+        (BATCHING, 2, 2, Groups(2, 1)),
+        (BATCHING, 2, 3, Groups(2, 2)),
+        (BATCHING, 2, 4, Groups(2, 2)),
+        (BATCHING, 2, 8, Groups(2, 4)),  # not 3 + 3 + 2
+        (BATCHING, 1, 8, Groups(1, 8)),
+        (ROWS, 2, 8, Groups(2, 4)),
+        (ROWS, 3, 9, Groups(3, 3)),
+        (READS, 3, 9, Groups(1, 9)),  # each has its token after one pass of the pipe, at best
+        (READS, 2, 200, Groups(4, 50)),  # a step has its limit
+    ],
+)
+def test_groups(
+    steps: tuple[tuple[int, float], ...], stages: int, decoding: int, groups: Groups
+) -> None:
+    cost = CostModel([StageCost(steps, 0.001)] * stages, 256)
+    assert cost.groups(decoding, 100 * decoding) == groups
+
+
+def test_groups_stay_unless_others_are_clearly_better() -> None:
+    cost = CostModel([StageCost(READS, 0.001)] * 2, 256)
+    assert cost.groups(4, 0) == Groups(1, 4)
+    for seconds, groups in ((0.0296, Groups(1, 4)), (0.024, Groups(2, 2))):
+        for _ in range(100):
+            cost.observe(Pass(2), traces(seconds, seconds), 0.0, 2 * seconds)
+        assert cost.groups(4, 0) == groups
+
+
+@pytest.mark.parametrize(
+    ("stages", "remaining", "beside", "chunk"),
     [
         ([(0.01, 0.001)], 10, False, 10),  # all that is left
         ([(0.01, 0.001)], 2000, False, 256),  # one stage: nothing to overlap, few passes
@@ -96,23 +175,37 @@ def test_useful_in_flight(stages: list[tuple[float, float]], useful: int) -> Non
         ([(0.01, 0.1)] * 2, 2000, True, 16),  # but never less than the smallest
     ],
 )
-def test_chunk(
-    stages: list[tuple[float, float]], remaining: int, decoding: bool, chunk: int
-) -> None:
-    assert model(*stages).chunk(remaining, decoding) == chunk
+def test_chunk(stages: list[tuple[float, float]], remaining: int, beside: bool, chunk: int) -> None:
+    assert model(*stages).chunk(remaining, 0, ONE if beside else None) == chunk
+
+
+def test_chunks_beside_larger_steps_are_larger() -> None:
+    cost = CostModel([StageCost(((1, 0.01), (8, 0.04)), 0.001)] * 2, 256)
+    assert [cost.chunk(2000, 0, Pass(n)) for n in (1, 8)] == [16, 32]
+
+
+def test_chunks_become_shorter_as_the_prompt_becomes_longer() -> None:
+    cost = model((0.01, 0.0001), (0.01, 0.0001))
+    assert cost.chunk(4000, 3000, ONE) == 32
+    for position in range(0, 4000, 32):
+        attended = 32 * (position + 16)
+        seconds = 0.0131 + 1e-7 * attended
+        cost.observe(Pass(32, attended, False), traces(seconds, seconds), 0.0, 2 * seconds)
+    assert cost.chunk(4000, 0, ONE) == 32
+    assert cost.chunk(4000, 3000, ONE) == 16
 
 
 def test_a_chunk_size_that_turns_out_dear_is_left() -> None:
     cost = model((0.01, 0.001), (0.01, 0.001))
-    assert cost.chunk(2000, False) == 128
+    assert cost.chunk(2000, 0, None) == 128
     for _ in range(20):
-        cost.observe(128, traces(0.5, 0.5), 0.0, 1.0)
-    assert cost.chunk(2000, False) == 256
+        cost.observe(chunk_of(128), traces(0.5, 0.5), 0.0, 1.0)
+    assert cost.chunk(2000, 0, None) == 256
 
 
 def test_chunks_respect_the_layouts_limit() -> None:
-    assert model((0.01, 0.0), chunk=100).chunk(2000, False) == 100
-    assert model((0.01, 0.0), chunk=5).chunk(2000, True) == 5
+    assert model((0.01, 0.0), chunk=100).chunk(2000, 0, None) == 100
+    assert model((0.01, 0.0), chunk=5).chunk(2000, 0, ONE) == 5
 
 
 @pytest.mark.parametrize(

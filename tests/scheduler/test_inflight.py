@@ -13,7 +13,7 @@ def microbatch(
     number: int, *sequences: bytes, sent: float = 0.0, seconds: float = 1.0
 ) -> Microbatch:
     spans = tuple(Span(s, 1, 0, 4, 0) for s in sequences)
-    return Microbatch(number, spans, sent, seconds, seconds / 2, decode=number % 2 == 0)
+    return Microbatch(number, spans, sent, seconds, seconds / 2, step=number % 2 == 0)
 
 
 def window(*microbatches: Microbatch) -> Window:
@@ -63,7 +63,7 @@ def test_each_stage_counts_once(reports: list[tuple[int, int, float]], deadline:
 
 def test_counts() -> None:
     made = window(microbatch(1, A), microbatch(2, B), microbatch(3))
-    assert (len(made), made.decoding, made.carriers) == (2, 1, 1)
+    assert (len(made), made.steps, made.carriers) == (2, 1, 1)
     assert made.queued_seconds() == 1.5
     made.clear()
     made.check_integrity()

@@ -14,17 +14,16 @@ from daemon.scheduler.trace import KEPT, PipelineStats
 from tests.scheduler.harness import A, B, C, request
 from transports.frame import Release, StageTrace
 
-COST = CostModel([StageCost(0.1, 0.01)] * 2, 16)
+COST = CostModel([StageCost(((1, 0.1),), 0.01)] * 2, 16)
 
 
-def ready(decode: bytes | None, prefill: bytes | None) -> ReadyQueue:
+def ready(decode: bytes, prefill: bytes) -> ReadyQueue:
+    """A queue of sequences with one-letter names."""
     queue = ReadyQueue()
-    for sequence, decodes in ((decode, True), (prefill, False)):
-        if sequence is None:
-            continue
-        made = Sequence(request(sequence, 40), 0.0)
+    for name in decode + prefill:
+        made = Sequence(request(bytes([name]) * 16, 40), 0.0)
         made.begin_attempt(0)
-        if decodes:
+        if name in decode:
             made.issued = 40
             made.accept((1,), 1000, 0.0)
         queue.push(made)
@@ -35,30 +34,41 @@ def ready(decode: bytes | None, prefill: bytes | None) -> ReadyQueue:
 @pytest.mark.parametrize(
     ("decode", "prefill", "load", "chosen"),
     [
-        (None, None, Load(3, 0, 0, 0), []),
-        (A, None, Load(3, 0, 0, 1), [(A, 1)]),
-        (A, None, Load(3, 2, 2, 3), [(A, 1)]),
-        (A, None, Load(3, 3, 3, 4), []),  # no room
-        (A, B, Load(3, 0, 0, 1), [(A, 1)]),
-        (A, B, Load(3, 2, 2, 3), [(B, 16)]),  # the last place is for prefill
-        (A, B, Load(3, 2, 1, 3), [(A, 1)]),
-        (None, B, Load(3, 0, 0, 0), [(B, 16)]),
-        (None, B, Load(3, 2, 0, 0), [(B, 16)]),  # alone, it may have all of them
-        (None, B, Load(3, 2, 0, 1), []),  # one that decodes has its place kept
-        (None, B, Load(3, 1, 0, 9), []),  # many have all but one
-        (None, B, Load(3, 0, 0, 9), [(B, 16)]),
-        (None, B, Load(2, 1, 1, 1), [(B, 16)]),
+        (b"", b"", Load(), ""),
+        (b"a", b"", Load(decoding=1), "a1"),
+        (b"ab", b"", Load(decoding=2), "a1"),  # two groups of one
+        (b"b", b"", Load(steps=1, decoding=2), "b1"),
+        (b"abcd", b"", Load(decoding=4), "a1 b1"),  # two groups of two
+        (b"cd", b"", Load(steps=2, decoding=6), ""),
+        (b"a", b"p", Load(decoding=1), "a1"),
+        (b"a", b"p", Load(chunks=1, decoding=1), "a1"),  # a chunk keeps no step away
+        (b"", b"p", Load(steps=1, decoding=1), "p16"),
+        (b"", b"p", Load(steps=1, chunks=1, decoding=1), ""),  # one chunk beside steps
+        (b"b", b"p", Load(steps=2, decoding=3), "p16"),  # both groups are under way
+        (b"", b"p", Load(), "p16"),
+        (b"", b"p", Load(chunks=2), "p16"),  # alone, prefill may have all places
+        (b"", b"p", Load(chunks=3), ""),
+        (b"a", b"p", Load(decoding=1, alone=True), ""),
     ],
 )
-def test_compose(
-    decode: bytes | None, prefill: bytes | None, load: Load, chosen: list[tuple[bytes, int]]
-) -> None:
+def test_compose(decode: bytes, prefill: bytes, load: Load, chosen: str) -> None:
     pieces = compose(ready(decode, prefill), load, COST)
-    assert [(p.sequence.id, p.length) for p in pieces] == chosen
+    assert " ".join(f"{chr(p.sequence.id[0])}{p.length}" for p in pieces) == chosen
+
+
+def test_who_is_computed_alone_waits_for_an_empty_pipe() -> None:
+    queue = ready(b"a", b"p")
+    guilty = Sequence(request(C, 40), 0.0)
+    guilty.begin_attempt(0)
+    guilty.alone = True
+    queue.push(guilty)
+    assert not compose(queue, Load(steps=1, decoding=1), COST)
+    (piece,) = compose(queue, Load(decoding=1), COST)
+    assert piece.sequence is guilty
 
 
 def test_ready_takes_turns_and_parks() -> None:
-    queue = ready(None, A)
+    queue = ready(b"", b"a")
     first = queue.prefill
     assert first is not None
     queue.park(other := Sequence(request(B), 0.0), 2.0)
@@ -158,7 +168,7 @@ def test_layouts_that_cannot_be(wrong: dict[str, object]) -> None:
     values: dict[str, object] = {
         "term": 1,
         "epoch": 1,
-        "stages": (StageCost(0.1, 0.01),),
+        "stages": (StageCost(((1, 0.1),), 0.01),),
         "context_length": 10,
         "chunk_tokens": 16,
     }

@@ -9,7 +9,7 @@ from daemon.scheduler.actions import Deliver, Finished
 from daemon.scheduler.pipeline import Limits
 from daemon.scheduler.request import FinishReason, Refusal, RequestError
 from daemon.scheduler.scheduler import Scheduler
-from tests.scheduler.harness import PROMPT, A, B, C, Harness, pipeline, request, show
+from tests.scheduler.harness import NAMES, PROMPT, A, B, C, Harness, pipeline, request, show
 from transports.frame import FrameKind, Release
 
 
@@ -55,9 +55,9 @@ def test_the_window_is_one_more_than_the_stages() -> None:
 def test_a_decode_keeps_its_place_beside_a_long_prompt() -> None:
     h = Harness()
     decode = h.decode(A)
-    assert show(h.submit(request(B, 40))) == ["send B1[0:16)", "send B1[16:32)"]
+    assert show(h.submit(request(B, 40))) == ["send B1[0:16)"]  # one beside steps
     assert show(h.computed(decode, 2)) == ["deliver A@5 [2]", "send A1[5:6)!"]
-    assert show(h.computed(h.frames[2])) == ["send B1[32:40)!"]
+    assert show(h.computed(h.frames[2])) == ["send B1[16:32)"]
 
 
 def test_many_that_decode_leave_one_place_to_prefill() -> None:
@@ -72,13 +72,28 @@ def test_many_that_decode_leave_one_place_to_prefill() -> None:
 def test_sequences_take_turns() -> None:
     h = Harness(stages=1)
     h.submit(request(A), request(B), request(C))
-    order: list[bytes] = []
-    for _ in range(15):
-        frame = h.frames[len(order)]
-        order.append(frame.spans[0].sequence)
-        h.computed(frame, 1)
-    assert order[:2] == [A, B]
-    assert sorted(order[-3:]) == sorted(order[-6:-3]) == [A, B, C]
+    turns: list[str] = []
+    for _ in range(6):
+        frame = h.frames[len(turns)]
+        turns.append("".join(NAMES[s.sequence] for s in frame.spans))
+        h.computed(frame, *(1,) * len(frame.spans))
+    # Each alone until its prompt is done, then all in one step.
+    assert turns == ["A", "B", "A", "C", "BA", "CBA"]
+
+
+def test_those_that_decode_ride_together_in_few_groups() -> None:
+    """Four sequences on two stages: two groups of two, whoever comes and goes."""
+    h = Harness()
+    names = [bytes([letter]) * 16 for letter in b"abcd"]
+    h.submit(*(request(name, 4, max_tokens=30) for name in names))
+    for frame in h.frames:  # grows while it is walked through
+        h.computed(frame, *(1,) * sum(s.outputs for s in frame.spans))
+        if len(h.frames) >= 40:
+            break
+    steps = [{s.sequence for s in frame.spans} for frame in h.frames[-4:]]
+    assert [len(step) for step in steps] == [2, 2, 2, 2]
+    assert steps[0] == steps[2]
+    assert steps[0] | steps[1] == set(names)
 
 
 def test_who_comes_first_is_admitted_first() -> None:

@@ -206,7 +206,7 @@ class World:
         pipeline = Pipeline(
             self._term,
             self._epoch,
-            (StageCost(DECODE_SECONDS, TOKEN_SECONDS),) * count,
+            (StageCost(((1, DECODE_SECONDS),), TOKEN_SECONDS),) * count,
             CONTEXT,
             CHUNK,
         )

@@ -55,7 +55,7 @@ class Rig:
         self.scheduler = Scheduler(Limits())
         self.tokens: dict[bytes, list[int]] = {}
         self.finished: dict[bytes, Finished] = {}
-        costs = (StageCost(0.01, 0.001), StageCost(0.01, 0.001))
+        costs = (StageCost(((1, 0.01),), 0.001), StageCost(((1, 0.01),), 0.001))
         self.perform(self.scheduler.configure(Pipeline(1, 1, costs, 512, 8), self.now))
 
     def faults(self, **rates: float) -> None:
