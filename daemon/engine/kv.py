@@ -6,12 +6,14 @@ Both kinds hold keys and values in the order of positions, so that decoding one 
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any, Protocol
 
 import mlx.core as mx
 from mlx_lm.models.base import create_causal_mask
 
 GROWTH = 64  # least number of positions that a cache grows by
+PHASES = 16
 TRIM_SLOTS = 64  # R: the most positions one sequence may have in flight
 
 
@@ -48,11 +50,22 @@ class AttentionCache(LayerCache, Protocol):
         """What each of the next n positions sees of that; None for everything."""
 
 
-def grown(held: int, needed: int) -> int:
-    """Capacity for `needed` positions; by an eighth at least, so that copying stays a small,
-    bounded share.
+_phases = count()
+
+
+def next_phase() -> int:
+    """Of a new cache: caches of the same length are to grow at different positions, or one step in
+    which all layers of all sequences are copied would take several times as long as the others.
     """
-    return -(-max(needed, held + held // 8) // GROWTH) * GROWTH
+    return next(_phases) % PHASES
+
+
+def grown(held: int, needed: int, phase: int) -> int:
+    """Capacity for `needed` positions, of a cache that is too small with `held`: a sixteenth to an
+    eighth more, so that copying stays a small, bounded share.
+    """
+    step = max(GROWTH, held // 16)
+    return max(needed, held + step) + step * phase // PHASES
 
 
 def resized(old: mx.array | None, new: mx.array, used: int, capacity: int) -> mx.array:
@@ -69,9 +82,10 @@ def resized(old: mx.array | None, new: mx.array, used: int, capacity: int) -> mx
 class FullCache:
     """Every position; any trim is exact."""
 
-    __slots__ = ("keys", "offset", "values")
+    __slots__ = ("_phase", "keys", "offset", "values")
 
     def __init__(self) -> None:
+        self._phase = next_phase()
         self.keys: mx.array | None = None
         self.values: mx.array | None = None
         self.offset = 0
@@ -80,7 +94,7 @@ class FullCache:
         start = self.offset
         end = self.offset = start + keys.shape[2]
         if self.keys is None or self.values is None or end > self.keys.shape[2]:
-            capacity = grown(start, end)
+            capacity = grown(start, end, self._phase)
             self.keys = resized(self.keys, keys, start, capacity)
             self.values = resized(self.values, values, start, capacity)
         self.keys[..., start:end, :] = keys
@@ -127,16 +141,18 @@ class WindowCache:
     exact.
 
     Positions [first, offset) lie at the front of the buffer. When it is full the oldest are
-    dropped, a quarter of a window at a time, so that the cost of moving the rest is small against
-    reading the window at every token.
+    dropped, an eighth of a window at a time or more, so that the cost of moving the rest is small
+    against reading the window at every token.
     """
 
-    __slots__ = ("_room", "first", "keys", "offset", "slots", "values", "window")
+    __slots__ = ("_phase", "_room", "first", "keys", "offset", "slots", "values", "window")
 
     def __init__(self, window: int, slots: int = TRIM_SLOTS) -> None:
         self.window = window
         self.slots = slots
-        self._room = window + slots + max(GROWTH, window // 4)
+        self._phase = next_phase()
+        step = max(GROWTH, window // 8)
+        self._room = window + slots + step + step * self._phase // PHASES
         self.keys: mx.array | None = None
         self.values: mx.array | None = None
         self.offset = 0
@@ -154,7 +170,7 @@ class WindowCache:
         self.offset += n
         if used + n <= self._room:
             if self.keys is None or self.values is None or used + n > self.keys.shape[2]:
-                capacity = min(self._room, grown(used, used + n))
+                capacity = min(self._room, grown(used, used + n, self._phase))
                 self.keys = resized(self.keys, keys, used, capacity)
                 self.values = resized(self.values, values, used, capacity)
             self.keys[..., used : used + n, :] = keys
