@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,10 +23,11 @@ class ClusterError(Exception):
 @dataclass(slots=True)
 class Stream:
     """One request as its client sees it: when it was asked, when each token arrived, and the final
-    reply.
+    reply, empty before the end.
     """
 
     asked: float
+    sequence: str = ""
     times: list[float] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
     reply: dict[str, Any] = field(default_factory=dict)
@@ -41,6 +42,7 @@ class Requests(AbstractContextManager["Requests"]):
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.connect(endpoint)
         self._number = 0
+        self._streams: dict[int, Stream] = {}
 
     def ask(self, verb: str, timeout: float = 5.0, **arguments: Any) -> dict[str, Any]:
         """One short request; TimeoutError when nothing answers."""
@@ -48,54 +50,60 @@ class Requests(AbstractContextManager["Requests"]):
         while (left := deadline - time.monotonic()) > 0:
             if not self._socket.poll(int(left * 1000) + 1):
                 break
-            match decode(self._socket.recv()):
+            message = decode(self._socket.recv())
+            match message:
                 case Reply(request=request, data=data) if request == number:
                     return data
                 case Failure(request=request) as failure if request == number:
                     raise ClusterError(f"{failure.what}: {failure.why}; {failure.todo}")
+            self._take(message, time.monotonic())
         raise TimeoutError(verb)
 
-    def generate(self, texts: Sequence[str], tokens: int, **sampling: Any) -> list[Stream]:
-        """All texts at once, greedy unless `sampling` says otherwise; waits for the end of all."""
-        streams: dict[int, Stream] = {}
-        for text in texts:
-            asked = time.monotonic()
-            arguments = {
-                "prompt": text,
-                "raw": True,
-                "sampling": sampling,
-                "max_tokens": tokens,
-                "stop": [],
-                "stop_at_eos": False,
-            }
-            streams[self._send("generate", arguments)] = Stream(asked)
-        open_, alive = set(streams), time.monotonic()
-        heard = alive
-        while open_:
+    def begin(self, text: str, tokens: int, **sampling: Any) -> Stream:
+        """Ask, greedy unless `sampling` says otherwise; `wait` fills the stream."""
+        arguments = {
+            "prompt": text,
+            "raw": True,
+            "sampling": sampling,
+            "max_tokens": tokens,
+            "stop": [],
+            "stop_at_eos": False,
+        }
+        stream = Stream(time.monotonic())
+        self._streams[self._send("generate", arguments)] = stream
+        return stream
+
+    def wait(self, done: Callable[[], bool]) -> None:
+        """Take what comes until `done`."""
+        alive = heard = time.monotonic()
+        while not done():
             if self._socket.poll(200):
-                data, now = self._socket.recv(), time.monotonic()
-                heard = now
-                self._take(decode(data), now, streams, open_)
+                data, heard = self._socket.recv(), time.monotonic()
+                self._take(decode(data), heard)
             now = time.monotonic()
             if now - alive > ALIVE_SECONDS:
                 self._send("alive", {})
                 alive = now
             if now - heard > SILENCE_SECONDS:
                 raise ClusterError(f"the coordinator was silent for {SILENCE_SECONDS:.0f} s")
-        return list(streams.values())
 
-    def _take(
-        self, message: object, now: float, streams: dict[int, Stream], open_: set[int]
-    ) -> None:
+    def generate(self, texts: Sequence[str], tokens: int, **sampling: Any) -> list[Stream]:
+        """All texts at once; waits for the end of all."""
+        streams = [self.begin(text, tokens, **sampling) for text in texts]
+        self.wait(lambda: all(stream.reply for stream in streams))
+        return streams
+
+    def _take(self, message: object, now: float) -> None:
         match message:
-            case Chunk(request=number, data=data) if number in streams:
+            case Chunk(request=number, data=data) if number in self._streams:
+                stream = self._streams[number]
+                stream.sequence = data.get("sequence", stream.sequence)
                 new = data.get("tokens") or []
-                streams[number].ids += new
-                streams[number].times += [now] * len(new)
-            case Reply(request=number, data=data) if number in open_:
-                streams[number].reply = data
-                open_.discard(number)
-            case Failure(request=number) as failure if number in open_:
+                stream.ids += new
+                stream.times += [now] * len(new)
+            case Reply(request=number, data=data) if number in self._streams:
+                self._streams.pop(number).reply = data
+            case Failure(request=number) as failure if number in self._streams:
                 raise ClusterError(f"{failure.what}: {failure.why}; {failure.todo}")
 
     def _send(self, verb: str, arguments: dict[str, Any]) -> int:
