@@ -5,7 +5,8 @@
     blas.py          which BLAS a stage should run                             no MLX
     errors.py        what can go wrong                                         no MLX
     stage.py         Stage: load, run, warm
-    caches.py, kv.py, states.py  what a stage keeps of a sequence, of a layer
+    caches.py, kv.py, quantized.py, states.py    what a stage keeps of a sequence, of a layer
+    quantization.py  whether a model's KV can be quantised                     no MLX
     loading.py       own tensors only
     interception.py, dependencies.py     the model's own forward, in parts
     head.py, choosing.py         norm, head and choice of tokens as one compiled step

@@ -13,8 +13,10 @@ from mlx_lm.models.cache import ArraysCache, KVCache, RotatingKVCache, make_prom
 
 from daemon.engine.errors import CacheError
 from daemon.engine.kv import AttentionCache, FullCache, LayerCache, Phantom, WindowCache
+from daemon.engine.quantized import QuantizedCache
 from daemon.engine.ragged import BatchEntry, BatchStates, PaddedEntry
 from daemon.engine.states import StateCache
+from daemon.kv_bits import EXACT
 from daemon.layers import LayerRange
 
 
@@ -23,17 +25,23 @@ class SequenceCache:
 
     `entries` is the list that the model's forward is given, one element per layer of the whole
     model. In place of a layer outside the stage stands an own one of the same kind, because models
-    take masks from fixed indices.
+    take masks from fixed indices. `kv_bits` is what was asked for: layers that cannot be quantised
+    are exact all the same.
     """
 
-    __slots__ = ("entries", "length", "own", "phantoms", "states")
+    __slots__ = ("entries", "kv_bits", "length", "own", "phantoms", "states")
 
     def __init__(
-        self, own: Sequence[LayerCache], entries: Sequence[Any], phantoms: Sequence[Phantom]
+        self,
+        own: Sequence[LayerCache],
+        entries: Sequence[Any],
+        phantoms: Sequence[Phantom],
+        kv_bits: int = EXACT,
     ) -> None:
         self.own = tuple(own)
         self.entries = list(entries)
         self.phantoms = tuple(phantoms)
+        self.kv_bits = kv_bits
         self.states = tuple(layer for layer in self.own if isinstance(layer, StateCache))
         self.length = 0
 
@@ -82,7 +90,7 @@ class SequenceCache:
 
     @property
     def kind(self) -> str:
-        """For people: "3 × full, 5 × window 512"."""
+        """For people: "3 × full 8-bit, 5 × window 512"."""
         kinds = Counter(layer.kind for layer in self.own)
         return ", ".join(f"{count} × {kind}" for kind, count in sorted(kinds.items()))
 
@@ -109,11 +117,12 @@ class CachePlan:
             for index, kind in enumerate(kinds)
         ]
 
-    def new(self) -> SequenceCache:
-        own = [kind.make() for kind in self._own]
+    def new(self, kv_bits: int = EXACT, group_size: int = 0) -> SequenceCache:
+        """An empty one; `group_size` elements share a scale where KV is quantised."""
+        own = [kind.make(kv_bits, group_size) for kind in self._own]
         phantom = Phantom()
         entries = [phantom if source is None else own[source] for source in self._sources]
-        return SequenceCache(own, entries, [phantom] if None in self._sources else [])
+        return SequenceCache(own, entries, [phantom] if None in self._sources else [], kv_bits)
 
     def together(
         self, caches: Sequence[SequenceCache], lengths: Sequence[int], padded: bool
@@ -153,7 +162,10 @@ class Kind:
             return cls(StateCache, len(cache.cache))
         raise CacheError(f"no way is known to trim a {type(cache).__name__}")
 
-    def make(self) -> LayerCache:
+    def make(self, kv_bits: int = EXACT, group_size: int = 0) -> LayerCache:
+        """Windows and states stay exact: they are bounded."""
+        if kv_bits != EXACT and self.make_empty is _full:
+            return QuantizedCache(kv_bits, group_size)
         return self.make_empty(self.size)
 
 

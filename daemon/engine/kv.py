@@ -79,6 +79,17 @@ def resized(old: mx.array | None, new: mx.array, used: int, capacity: int) -> mx
     return mx.concatenate([old[..., :used, :], rest], axis=2)
 
 
+def full_mask(n: int, offset: int, window_size: int | None, return_array: bool) -> Any:
+    """mlx-lm's mask for `n` new positions after `offset` that are all held: None, "causal" or an
+    array.
+    """
+    if window_size is not None:
+        return create_causal_mask(n, offset, window_size=window_size)
+    if n == 1:
+        return None
+    return create_causal_mask(n, offset) if return_array else "causal"
+
+
 class FullCache:
     """Every position; any trim is exact."""
 
@@ -102,11 +113,7 @@ class FullCache:
         return self.keys[..., :end, :], self.values[..., :end, :]
 
     def make_mask(self, n: int, window_size: int | None = None, return_array: bool = False) -> Any:
-        if window_size is not None:
-            return create_causal_mask(n, self.offset, window_size=window_size)
-        if n == 1:
-            return None
-        return create_causal_mask(n, self.offset) if return_array else "causal"
+        return full_mask(n, self.offset, window_size, return_array)
 
     def restorable(self, length: int) -> bool:
         return True

@@ -13,6 +13,7 @@ from typing import Any
 from daemon.engine.checkpoint import TensorEntry, read_catalog, read_json
 from daemon.engine.digest import weights_digest
 from daemon.engine.errors import UnreadableCheckpoint, UnsupportedArchitecture
+from daemon.engine.quantization import KVQuantization, kv_quantization
 
 __all__ = ["SUPPORTED", "ModelInfo", "read_model", "weights_digest"]
 
@@ -49,6 +50,7 @@ class ModelInfo:
     dtype: str
     quantization: str | None
     kv_bytes_per_token_per_layer: int
+    kv_quantization: KVQuantization
     layer_bytes: tuple[int, ...]
     embedding_bytes: int
     head_bytes: int
@@ -103,6 +105,9 @@ def describe(
         dtype=dtype,
         quantization=_quantization(config),
         kv_bytes_per_token_per_layer=_kv_width(folder, config, hidden) * itemsize,
+        kv_quantization=kv_quantization(
+            str(architecture), config, _head_size(folder, config, hidden)
+        ),
         layer_bytes=tuple(stored),
         embedding_bytes=sum(e.nbytes for e in embedding),
         head_bytes=sum(e.nbytes for e in head),
@@ -145,5 +150,10 @@ def _kv_width(folder: Path, config: Mapping[str, Any], hidden: int) -> int:
         rotary = _integer(folder, config, "qk_rope_head_dim", 64)
         return _integer(folder, config, "kv_lora_rank", 0) + rotary
     heads = _integer(folder, config, "num_attention_heads", 1)
-    size = _integer(folder, config, "head_dim", max(1, hidden // heads))
+    size = _head_size(folder, config, hidden)
     return 2 * _integer(folder, config, "num_key_value_heads", heads) * size
+
+
+def _head_size(folder: Path, config: Mapping[str, Any], hidden: int) -> int:
+    heads = _integer(folder, config, "num_attention_heads", 1)
+    return _integer(folder, config, "head_dim", max(1, hidden // heads))

@@ -19,10 +19,11 @@ from daemon.engine.caches import CachePlan, SequenceCache
 from daemon.engine.checkpoint import read_catalog, read_json
 from daemon.engine.choosing import Choice
 from daemon.engine.compiling import compiler_works
-from daemon.engine.errors import EngineError, WrongLayers
+from daemon.engine.errors import CacheError, EngineError, WrongLayers
 from daemon.engine.head import Head, Sampled, collect
 from daemon.engine.loading import LoadedPart, load_part
 from daemon.engine.model import ModelInfo, describe
+from daemon.kv_bits import EXACT
 from daemon.layers import LayerRange
 from daemon.sampling import SamplingParams
 
@@ -122,9 +123,15 @@ class Stage:
         stage.compiled = compiled
         return stage
 
-    def new_cache(self) -> SequenceCache:
-        """An empty cache for one sequence."""
-        return self._plan.new()
+    def new_cache(self, kv_bits: int = EXACT) -> SequenceCache:
+        """An empty cache for one sequence, its keys and values in `kv_bits` bits (0: exact).
+
+        Raises CacheError, with the model's name and the reason, when they cannot be quantised.
+        """
+        quantization = self.info.kv_quantization
+        if why := quantization.refusal(kv_bits):
+            raise CacheError(f"{self.info.name} cannot hold its KV in {kv_bits} bits: {why}")
+        return self._plan.new(kv_bits, quantization.group_size)
 
     def run(
         self, rows: Sequence[Row], hidden: Sequence[mx.array] | None = None

@@ -31,9 +31,9 @@ class Batch:
         self.caches: dict[int, list[SequenceCache]] = {}
         self.tokens: dict[int, list[int]] = {}
 
-    def join(self, name: int, prompt: Sequence[int]) -> None:
+    def join(self, name: int, prompt: Sequence[int], kv_bits: int = 0) -> None:
         """Prefill all but the last token."""
-        self.caches[name] = [stage.new_cache() for stage in self.stages]
+        self.caches[name] = [stage.new_cache(kv_bits) for stage in self.stages]
         self.tokens[name] = list(prompt)
         if prompt[1:]:
             self.run({name: len(prompt) - 1}, outputs=0)
@@ -87,6 +87,20 @@ def test_steps_together_are_steps_alone(
     for _ in range(STEPS):
         batch.step(0, 1, 2, 3)
     assert [tuple(batch.tokens[n][len(p) :]) for n, p in enumerate(PROMPTS)] == alone
+
+
+@pytest.mark.parametrize("architecture", ["qwen3", "gemma3_text"])
+def test_exact_and_quantised_kv_in_one_step(architecture: str, tiny: MakeTiny) -> None:
+    model = tiny(architecture, None)
+    stages = load_split(model.folder, (0, 2, model.layers))
+    batch = Batch(stages)
+    for bits in (0, 8, 4):
+        batch.join(bits, PROMPT, bits)
+    for _ in range(STEPS):
+        batch.step(4, 0, 8)
+    for bits in (0, 8, 4):
+        alone = Pipe(stages, kv_bits=bits).generate(PROMPT, STEPS)
+        assert tuple(batch.tokens[bits][len(PROMPT) :]) == alone
 
 
 @pytest.mark.parametrize("seed", range(4))

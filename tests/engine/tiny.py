@@ -184,10 +184,12 @@ def load_split(folder: Path, cuts: Sequence[int]) -> list[Stage]:
 class Pipe:
     """Stages one behind the other, for one sequence."""
 
-    def __init__(self, stages: Sequence[Stage], params: SamplingParams = GREEDY) -> None:
+    def __init__(
+        self, stages: Sequence[Stage], params: SamplingParams = GREEDY, kv_bits: int = 0
+    ) -> None:
         self.stages = stages
         self.params = params
-        self.caches = [stage.new_cache() for stage in stages]
+        self.caches = [stage.new_cache(kv_bits) for stage in stages]
         self.history: list[int] = []
 
     def feed(self, tokens: Sequence[int], outputs: int = 1) -> Sampled:
