@@ -60,6 +60,9 @@ def generate(
         int | None,
         typer.Option("--logprobs", metavar="N", help="Report the N likeliest; JSON output only."),
     ] = None,
+    kv_bits: Annotated[
+        int, typer.Option("--kv-bits", metavar="N", help="Hold the KV in 8 or 4 bits; 0: exact.")
+    ] = 0,
     ignore_eos: Annotated[
         bool, typer.Option("--ignore-eos", help="Go on after the end-of-text token.")
     ] = False,
@@ -100,6 +103,7 @@ def generate(
         "max_tokens": max_tokens,
         "stop": _stops(stop or []),
         "stop_at_eos": not ignore_eos,
+        "kv_bits": _kv_bits(kv_bits),
     }
     text = assemble(prompt, file, session.note)
     if raw or system is None:
@@ -134,6 +138,19 @@ def _stops(stops: list[str]) -> list[str]:
             ExitCode.USAGE, "--stop is empty", "every text contains that", "leave it out"
         )
     return stops
+
+
+def _kv_bits(bits: int) -> int:
+    """Checked by the coordinator's own rule before anything is sent."""
+    from daemon.kv_bits import check_kv_bits
+
+    try:
+        return check_kv_bits(bits)
+    except ValueError as error:
+        rest = str(error).removeprefix("kv_bits ")
+        raise CommandError(
+            ExitCode.USAGE, f"--kv-bits {rest}", todo="see `shardctl generate --help`"
+        ) from error
 
 
 def _sampling(options: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from daemon.kv_bits import EXACT, check_kv_bits
 from daemon.sampling import SamplingParams
 
 MAX_STOPS = 16
@@ -27,11 +28,12 @@ class Generate:
     max_tokens: int | None
     stop: tuple[str, ...]
     stop_at_eos: bool
+    kv_bits: int
 
     @classmethod
     def parse(cls, arguments: Mapping[str, Any]) -> Generate:
         unknown = set(arguments) - {
-            "prompt", "messages", "raw", "sampling", "max_tokens", "stop", "stop_at_eos"
+            "prompt", "messages", "raw", "sampling", "max_tokens", "stop", "stop_at_eos", "kv_bits"
         }  # fmt: skip
         if unknown:
             raise BadArguments(f"unknown argument {min(unknown)!r}")
@@ -58,6 +60,7 @@ class Generate:
             )
         try:
             sampling = SamplingParams.from_wire(typed(arguments, "sampling", dict, {}))
+            kv_bits = check_kv_bits(typed(arguments, "kv_bits", int, EXACT))
         except (ValueError, TypeError) as error:
             raise BadArguments(str(error)) from error
         return cls(
@@ -68,6 +71,7 @@ class Generate:
             max_tokens,
             tuple(stops),
             typed(arguments, "stop_at_eos", bool, True),
+            kv_bits,
         )
 
 

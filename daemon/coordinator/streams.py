@@ -55,6 +55,9 @@ class Streams:
         if wanted.messages and not wanted.raw and not model.tokenizer.has_chat_template:
             what, why = f"{model.spec.name} has no chat template", "it is not a chat model"
             raise Refusal(EXIT_USAGE, what, why, "use a plain prompt (--raw)")
+        if why := model.info.kv_quantization.refusal(wanted.kv_bits):
+            what = f"{model.spec.name} cannot hold its KV in {wanted.kv_bits} bits"
+            raise Refusal(EXIT_USAGE, what, why, "leave out --kv-bits")
         if self._of.desk.waiting >= MOST_PREPARING:
             what, why = "too many requests at once", f"{MOST_PREPARING} prompts are waiting"
             raise Refusal(EXIT_DEGRADED, what, why, "ask again later")
@@ -102,7 +105,7 @@ class Streams:
         now, sequence = time.monotonic(), self._of.new_sequence()
         most = wanted.max_tokens or max(1, self._of.context_length - len(prompt))
         stops = model.tokenizer.eos_tokens if wanted.stop_at_eos else frozenset[int]()
-        request = rq.Request(sequence, tuple(prompt), most, wanted.sampling, stops)
+        request = rq.Request(sequence, tuple(prompt), most, wanted.sampling, stops, wanted.kv_bits)
         try:
             started = self._of.scheduler.submit(request, now)
         except rq.RequestError as error:

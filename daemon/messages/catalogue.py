@@ -232,7 +232,7 @@ class LinkFailed:
 
 @dataclass(frozen=True, slots=True)
 class KvReport:
-    """One map per sequence: sequence (hex), tokens, bytes, kind."""
+    """One map per sequence: sequence (hex), tokens, bytes, kind, kv_bits."""
 
     query: int
     node: str

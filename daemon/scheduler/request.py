@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from daemon.kv_bits import EXACT, check_kv_bits
 from daemon.sampling import SamplingParams
 from transports.frame import SEQUENCE_ID_BYTES
 
@@ -22,6 +23,7 @@ class Request:
     max_tokens: int
     params: SamplingParams = field(default_factory=SamplingParams)
     stop_tokens: frozenset[int] = frozenset()
+    kv_bits: int = EXACT
 
 
 class Refusal(Enum):
@@ -30,6 +32,7 @@ class Refusal(Enum):
     OVER_CONTEXT = "over-context"
     MAX_TOKENS = "max-tokens"
     SEQUENCE = "sequence"
+    KV_BITS = "kv-bits"
     BUSY = "busy"
 
 
@@ -79,6 +82,10 @@ def check_request(request: Request, context_length: int | None) -> None:
         raise RequestError(
             Refusal.MAX_TOKENS, f"max_tokens is {request.max_tokens}, must be 1 or more"
         )
+    try:
+        check_kv_bits(request.kv_bits)
+    except ValueError as error:
+        raise RequestError(Refusal.KV_BITS, str(error)) from error
     if context_length is not None and len(prompt) >= context_length:
         raise RequestError(
             Refusal.OVER_CONTEXT,

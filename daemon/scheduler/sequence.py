@@ -39,7 +39,10 @@ class Sequence:
         self.request = request
         self.prompt_length = len(request.prompt)
         self.history = History(request.prompt)
-        self.constants: Mapping[str, Any] = {"sampling": request.params.to_wire()}
+        self.constants: Mapping[str, Any] = {
+            "sampling": request.params.to_wire(),
+            "kv_bits": request.kv_bits,
+        }
         self.status = SequenceStatus.WAITING
         self.attempt = 0
         self.issued = 0

@@ -195,7 +195,13 @@ class StageProcess:
     def _kv(self) -> list[dict[str, Any]]:
         caches = self._worker.caches if self._worker else {}
         return [
-            {"sequence": s.hex(), "tokens": c.length, "bytes": c.nbytes, "kind": c.kind}
+            {
+                "sequence": s.hex(),
+                "tokens": c.length,
+                "bytes": c.nbytes,
+                "kind": c.kind,
+                "kv_bits": c.kv_bits,
+            }
             for s, c in caches.items()
         ]
 

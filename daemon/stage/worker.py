@@ -14,7 +14,9 @@ import mlx.core as mx
 
 from daemon import logs
 from daemon.engine.caches import SequenceCache
+from daemon.engine.errors import CacheError
 from daemon.engine.stage import Row, Sampled, Stage
+from daemon.kv_bits import check_kv_bits
 from daemon.sampling import SamplingParams
 from daemon.stage.ledger import Compute, Constants, SpanLedger
 from daemon.stage.tensors import to_array, to_tensor
@@ -33,6 +35,21 @@ class Work:
     offset: int
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A sequence's constants, as they came and as they were read."""
+
+    constants: Constants
+    params: SamplingParams
+    kv_bits: int
+
+    @classmethod
+    def read(cls, constants: Constants) -> Known:
+        """Raises KeyError, TypeError or ValueError for what cannot be used."""
+        params = SamplingParams.from_wire(constants["sampling"])
+        return cls(constants, params, check_kv_bits(constants["kv_bits"]))
+
+
 class Worker:
     """One stage's sequences: their ledger and their caches, which always hold the same tokens."""
 
@@ -41,7 +58,7 @@ class Worker:
         self.index = index
         self.ledger = SpanLedger(index)
         self.caches: dict[bytes, SequenceCache] = {}
-        self._params: dict[bytes, tuple[Constants, SamplingParams]] = {}
+        self._known: dict[bytes, Known] = {}
         self._clock = clock
 
     def place(self, index: int) -> None:
@@ -93,27 +110,33 @@ class Worker:
         """Bring the cache to where the span starts. Some caches cannot go back that far: then what
         they can still hold is said, and the coordinator goes on from there."""
         sequence = span.sequence
-        cache = self.caches.get(sequence)
-        if cache is None:
-            cache = self.caches[sequence] = self.stage.new_cache()
+        try:
+            known = self._constants(sequence)
+            cache = self._cache(sequence, known.kv_bits)
+        except (KeyError, TypeError, ValueError, CacheError) as error:
+            log.error("constants of %s are refused: %r", sequence.hex(), error)
+            return self._fail(span)
         restored = cache.trim(position)
         if restored != position:
             return self.ledger.forget(span, restored, Reason.MISSING)
-        try:
-            params = self._sampling(sequence)
-        except (KeyError, TypeError, ValueError) as error:
-            log.error("constants of %s are refused: %r", sequence.hex(), error)
-            return self._fail(span)
-        row = Row(cache, tokens, self.ledger.tokens(sequence), span.outputs, params)
+        row = Row(cache, tokens, self.ledger.tokens(sequence), span.outputs, known.params)
         return Work(span, tokens, row, offset)
 
-    def _sampling(self, sequence: bytes) -> SamplingParams:
+    def _constants(self, sequence: bytes) -> Known:
         constants = self.ledger.constants(sequence)
-        known = self._params.get(sequence)
-        if known is None or known[0] is not constants:
-            params = SamplingParams.from_wire(constants["sampling"])
-            known = self._params[sequence] = (constants, params)
-        return known[1]
+        known = self._known.get(sequence)
+        if known is None or known.constants is not constants:
+            known = self._known[sequence] = Known.read(constants)
+        return known
+
+    def _cache(self, sequence: bytes, kv_bits: int) -> SequenceCache:
+        """The sequence's own, or a new one; never one in which exact and quantised KV would mix."""
+        cache = self.caches.get(sequence)
+        if cache is None:
+            cache = self.caches[sequence] = self.stage.new_cache(kv_bits)
+        if cache.kv_bits != kv_bits:
+            raise CacheError(f"KV of {cache.kv_bits} bits is held, {kv_bits} are asked for")
+        return cache
 
     def _compute(self, frame: Frame, work: list[Work]) -> Any:
         carry = None
@@ -135,7 +158,7 @@ class Worker:
     def _release(self, sequence: bytes) -> None:
         self.ledger.release(sequence)
         self.caches.pop(sequence, None)
-        self._params.pop(sequence, None)
+        self._known.pop(sequence, None)
 
     def _onward(
         self,

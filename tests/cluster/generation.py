@@ -14,7 +14,7 @@ from tests.cluster.harness import PATIENCE, Cluster
 
 def arguments(prompt: str, max_tokens: int | None, **options: Any) -> dict[str, Any]:
     """Those of `generate`; what is no option of the verb is one of sampling."""
-    own = {k: options.pop(k) for k in ("stop", "stop_at_eos") if k in options}
+    own = {k: options.pop(k) for k in ("stop", "stop_at_eos", "kv_bits") if k in options}
     return {
         "prompt": prompt,
         "raw": True,

@@ -62,6 +62,7 @@ def test_options(cluster: Cluster) -> None:
         ("generate", "x", "--logit-bias", "many"),
         ("generate", "x", "--logit-bias", "-7=1"),
         ("generate", "x", "--logprobs", "3"),
+        ("generate", "x", "--kv-bits", "3"),
         ("generate", "x", "--system", "you are"),
         ("staus",),
         ("-o", "yaml", "status"),

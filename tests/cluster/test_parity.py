@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import mlx.core as mx
 import pytest
+from mlx_lm.generate import generate_step
+from mlx_lm.models.cache import QuantizedKVCache
 
 from tests.cluster.generation import Generation
 from tests.cluster.harness import Cluster
-from tests.cluster.prompts import CODE, LONG, PROMPTS, UNICODE
+from tests.cluster.prompts import CLASS, CODE, LONG, PROMPTS, UNICODE
 from tests.cluster.reference import Reference
 
 SAMPLED = {"temperature": 0.9, "top_p": 0.95, "top_k": 50, "seed": 7, "repetition_penalty": 1.1}
@@ -62,3 +65,18 @@ def test_a_seed_is_the_same_everywhere(two: Cluster, cluster: Cluster) -> None:
         assert first.tokens == elsewhere.result().tokens
         other = Generation(cluster, prompt, 64, **{**SAMPLED, "seed": 8}).result()
         assert other.tokens != first.tokens
+
+
+def test_quantised_kv(cluster: Cluster, reference: Reference) -> None:
+    """Shown while it runs, and what mlx-lm generates with quantised caches."""
+    layers = len(reference.model.layers)
+    caches = [QuantizedKVCache(group_size=64, bits=8) for _ in range(layers)]
+    prompt = mx.array(reference.encode(CLASS))
+    steps = generate_step(prompt, reference.model, max_tokens=48, prompt_cache=caches)
+    running = Generation(cluster, CLASS, 400, kv_bits=8).wait_tokens(1)
+    rows = cluster.ask("kv")["sequences"]
+    assert {(row["kind"], row["kv_bits"]) for row in rows} == {
+        ("2 × full 8-bit", 8),
+        ("3 × full 8-bit", 8),
+    }
+    assert running.result().tokens[:48] == [int(token) for token, _ in steps]

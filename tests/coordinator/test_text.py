@@ -63,6 +63,8 @@ def test_nothing_that_may_become_a_stop_string_is_shown() -> None:
         ({"prompt": "a", "sampling": {"temperature": -1}}, "temperature"),
         ({"prompt": "a", "sampling": {"heat": 1}}, "heat"),
         ({"prompt": "a", "sampling": {"logit_bias": [[1]]}}, "logit_bias"),
+        ({"prompt": "a", "kv_bits": 3}, "kv_bits is 3, must be 8, 4 or 0"),
+        ({"prompt": "a", "kv_bits": "8"}, "kv_bits is str"),
         ({"prompt": "a", "more": 1}, "more"),
         ({"messages": [{"role": "user"}]}, "message"),
     ],
@@ -70,6 +72,12 @@ def test_nothing_that_may_become_a_stop_string_is_shown() -> None:
 def test_arguments_that_cannot_be_used_are_named(arguments: dict[str, Any], word: str) -> None:
     with pytest.raises(BadArguments, match=word):
         Generate.parse(arguments)
+
+
+def test_kv_is_exact_unless_asked_for_otherwise() -> None:
+    assert Generate.parse({"prompt": "a"}).kv_bits == 0
+    assert Generate.parse({"prompt": "a", "kv_bits": None}).kv_bits == 0
+    assert Generate.parse({"prompt": "a", "kv_bits": 4}).kv_bits == 4
 
 
 def test_terms_grow_and_survive_damage(tmp_path: Path) -> None:

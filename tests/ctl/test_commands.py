@@ -144,6 +144,7 @@ def test_bad_arguments(ctl, coordinator, words, code, said):
         (("generate", "--top-p", "2", "x"), 2, "--top-p is 2.0, outside"),
         (("generate", "--temp", "hot", "x"), 2, "--temp"),
         (("generate", "--logit-bias", "5", "x"), 2, "ID=BIAS"),
+        (("generate", "--kv-bits", "3", "x"), 2, "--kv-bits is 3, must be 8, 4 or 0"),
         (("generate", "--raw", "-s", "be kind", "x"), 2, "--system with --raw"),
         (("generate", "--stop", "", "x"), 2, "--stop is empty"),
         (("generate", "-f", "/nonexistent/file"), 1, "No such file"),
@@ -233,7 +234,7 @@ def test_generate_sends_what_was_asked(ctl, coordinator):
     done = ctl(
         *("generate", "hello", "-s", "be kind", "--max-tokens", "9", "--temp", "0.5"),
         *("--top-k", "4", "--seed", "11", "--stop", "a", "--stop", "b", "--logit-bias", "42=-5"),
-        *("--ignore-eos", "--endpoint", fake.endpoint),
+        *("--ignore-eos", "--kv-bits", "8", "--endpoint", fake.endpoint),
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "def f\n", "")
     arguments = fake.wait_for("generate").arguments
@@ -247,6 +248,7 @@ def test_generate_sends_what_was_asked(ctl, coordinator):
         "max_tokens": 9,
         "stop": ["a", "b"],
         "stop_at_eos": False,
+        "kv_bits": 8,
     }
     assert (sampling["temperature"], sampling["top_k"], sampling["seed"]) == (0.5, 4, 11)
     assert sampling["logit_bias"] == [[42, -5.0]]

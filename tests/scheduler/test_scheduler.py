@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from daemon.history import History
@@ -30,6 +32,7 @@ def test_a_frame_says_everything_that_a_stage_must_know() -> None:
     assert (first.kind, first.term, first.epoch) == (FrameKind.WORK, 3, 5)
     assert first.tokens == PROMPT[:4]
     assert first.constants[A]["sampling"]["temperature"] == 0.0
+    assert first.constants[A]["kv_bits"] == 0
     assert first.spans[0].prefix_hash == 0
     assert frame.tokens == (7,)
     assert frame.constants == {}
@@ -154,6 +157,8 @@ def test_logprobs_come_with_their_tokens() -> None:
         (request(b"short"), Refusal.SEQUENCE),
         (request(B), Refusal.SEQUENCE),
         (request(C), Refusal.SEQUENCE),
+        (replace(request(A), kv_bits=3), Refusal.KV_BITS),
+        (replace(request(A), kv_bits=4), None),
     ],
 )
 def test_what_is_refused(asked: object, refusal: Refusal | None) -> None:

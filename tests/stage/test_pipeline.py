@@ -64,8 +64,15 @@ class Rig:
             for name, rate in rates.items():
                 setattr(faults, name, rate)
 
-    def submit(self, sequence: bytes, count: int, params: SamplingParams | None = None) -> None:
-        request = Request(sequence, tuple(PROMPT), count, params or SamplingParams())
+    def submit(
+        self,
+        sequence: bytes,
+        count: int,
+        params: SamplingParams | None = None,
+        kv_bits: int = 0,
+    ) -> None:
+        params = params or SamplingParams()
+        request = Request(sequence, tuple(PROMPT), count, params, kv_bits=kv_bits)
         self.perform(self.scheduler.submit(request, self.now))
 
     def perform(self, actions: Any) -> None:
