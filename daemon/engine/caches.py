@@ -14,7 +14,7 @@ from mlx_lm.models.cache import ArraysCache, KVCache, RotatingKVCache, make_prom
 from daemon.engine.errors import CacheError
 from daemon.engine.kv import AttentionCache, FullCache, LayerCache, Phantom, WindowCache
 from daemon.engine.quantized import QuantizedCache
-from daemon.engine.ragged import BatchEntry, BatchStates, PaddedEntry
+from daemon.engine.ragged import BatchEntry, BatchStates, PaddedEntry, spans_of
 from daemon.engine.states import StateCache
 from daemon.kv_bits import EXACT
 from daemon.layers import LayerRange
@@ -129,7 +129,7 @@ class CachePlan:
     ) -> list[Any]:
         """`entries` for a forward in which each of `caches` takes in its number of positions."""
         places = [c.length + n for c, new in zip(caches, lengths, strict=True) for n in range(new)]
-        offset = mx.array(places, mx.int32)
+        offset, spans = mx.array(places, mx.int32), spans_of(lengths)
         own: list[BatchEntry | PaddedEntry | BatchStates] = []
         for layers in zip(*(cache.own for cache in caches), strict=True):
             if isinstance(layers[0], StateCache):
@@ -139,7 +139,7 @@ class CachePlan:
             if padded:
                 own.append(PaddedEntry(attention, offset))
             else:
-                own.append(BatchEntry(attention, lengths, offset))
+                own.append(BatchEntry(attention, spans, offset))
         phantom = Phantom()
         return [phantom if source is None else own[source] for source in self._sources]
 

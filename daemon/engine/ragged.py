@@ -10,7 +10,8 @@ padded or copied when sequences of different lengths come together, join, leave 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import mlx.core as mx
@@ -19,19 +20,21 @@ from daemon.engine.kv import AttentionCache, FullCache
 from daemon.engine.states import StateCache
 
 
-def by_sequence(array: mx.array, lengths: Sequence[int]) -> Iterator[mx.array]:
-    """Of [positions, heads, 1, size] each sequence's part, [1, heads, length, size]."""
-    start = 0
-    for length in lengths:
-        part = array[start : start + length]
-        yield part if length == 1 else part.transpose(2, 1, 0, 3)
-        start += length
+def to_sequence(positions: mx.array) -> mx.array:
+    """One sequence's positions, [length, heads, 1, size], as [1, heads, length, size]."""
+    return positions if positions.shape[0] == 1 else positions.transpose(2, 1, 0, 3)
 
 
-def by_position(parts: Sequence[mx.array]) -> mx.array:
-    """The way back: parts [1, heads, length, size] as one [positions, heads, 1, size]."""
-    turned = [part if part.shape[2] == 1 else part.transpose(2, 1, 0, 3) for part in parts]
-    return mx.concatenate(turned, axis=0)
+def to_positions(sequence: mx.array) -> mx.array:
+    """The way back."""
+    return sequence if sequence.shape[2] == 1 else sequence.transpose(2, 1, 0, 3)
+
+
+def spans_of(lengths: Sequence[int]) -> tuple[slice, ...]:
+    """Which positions of the batch are each sequence's."""
+    return tuple(
+        slice(end - length, end) for end, length in zip(accumulate(lengths), lengths, strict=True)
+    )
 
 
 class Ragged:
@@ -39,44 +42,42 @@ class Ragged:
     does more with them than hand them to its attention raises, and is given a PaddedEntry.
     """
 
-    __slots__ = ("lengths", "parts")
+    __slots__ = ("parts",)
 
-    def __init__(self, parts: Sequence[Any], lengths: Sequence[int]) -> None:
+    def __init__(self, parts: Sequence[Any]) -> None:
         self.parts = tuple(parts)
-        self.lengths = tuple(lengths)
 
 
 class BatchEntry:
-    """Stands where the forward expects the cache of one attention layer. `lengths` are the new
-    positions of each sequence, `offset` the place of each of them in its sequence.
+    """Stands where the forward expects the cache of one attention layer. `spans` are each
+    sequence's new positions in the batch, `offset` the place of each position in its sequence.
     """
 
-    __slots__ = ("caches", "lengths", "offset")
+    __slots__ = ("caches", "offset", "spans")
 
     def __init__(
-        self, caches: Sequence[AttentionCache], lengths: Sequence[int], offset: mx.array
+        self, caches: Sequence[AttentionCache], spans: Sequence[slice], offset: mx.array
     ) -> None:
         self.caches = caches
-        self.lengths = lengths
+        self.spans = spans
         self.offset = offset
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[Ragged, Ragged]:
-        new = zip(by_sequence(keys, self.lengths), by_sequence(values, self.lengths), strict=True)
-        held = [cache.update_and_fetch(*pair) for cache, pair in zip(self.caches, new, strict=True)]
-        return (
-            Ragged([keys for keys, _ in held], self.lengths),
-            Ragged([values for _, values in held], self.lengths),
-        )
+        held = [
+            cache.update_and_fetch(to_sequence(keys[span]), to_sequence(values[span]))
+            for cache, span in zip(self.caches, self.spans, strict=True)
+        ]
+        return Ragged([keys for keys, _ in held]), Ragged([values for _, values in held])
 
     def make_mask(
         self, n: int, window_size: int | None = None, return_array: bool = False
     ) -> Ragged | None:
         """None when every sequence sees all that it is given, as it does at a single position."""
         masks = [
-            cache.make_mask(length, window_size, return_array)
-            for cache, length in zip(self.caches, self.lengths, strict=True)
+            cache.make_mask(span.stop - span.start, window_size, return_array)
+            for cache, span in zip(self.caches, self.spans, strict=True)
         ]
-        return None if all(mask is None for mask in masks) else Ragged(masks, self.lengths)
+        return None if all(mask is None for mask in masks) else Ragged(masks)
 
 
 class PaddedEntry:

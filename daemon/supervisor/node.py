@@ -31,6 +31,13 @@ from daemon.supervisor.recent import RecentLines
 EXIT_FAILED = 1
 UNSAID = 100  # exits of children that are kept for a coordinator that is away
 STOP_MARGIN_S = 5.0
+# glibc gives buffers above 128 KB back to the kernel when they are freed, and a stage frees and
+# asks for many in every pass: kept, a step of four sequences takes 3 or 4 % less. Other systems'
+# allocators do not look at these.
+ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),  # the most that glibc allows
+    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
+}
 log = logs.get("supervisor")
 
 
@@ -68,7 +75,7 @@ class Shardd:
             self._start("coordinator", [str(resolved), str(os.getpid())], dict(os.environ))
         found = await asyncio.to_thread(blas.find_blas, config.node.state_dir / "blas")
         log.info("stage processes multiply with %s", found.name)
-        environment = {**os.environ, **blas.environment(found)}
+        environment = {**ALLOCATOR, **os.environ, **blas.environment(found)}
         self._start("stage", [str(resolved), self._incarnation, str(os.getpid())], environment)
         self._task(self._listen())
         self._task(self._beat())
