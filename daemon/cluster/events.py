@@ -114,6 +114,7 @@ class PipelineUp:
     first_address: str
     step_seconds: tuple[tuple[tuple[int, float], ...], ...]
     prefill_token_seconds: tuple[float, ...]
+    mixed: bool  # every stage takes several positions of several sequences at once
     kept: Mapping[str, str]  # node -> incarnation of its stage: a new one holds no KV
 
 

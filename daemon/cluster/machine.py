@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from daemon import messages as msg
+from daemon.batching import Batching
 from daemon.cluster.events import (
     Action,
     Event,
@@ -265,6 +266,7 @@ class Cluster:
             loaded[0].data_address,
             tuple(tuple((int(n), s) for n, s in one.step_seconds) for one in loaded),
             tuple(one.prefill_token_seconds for one in loaded),
+            all(one.batching == Batching.SPANS.value for one in loaded),
             {m.name: m.stage.incarnation for m in ready if m.stage},
         )
         note = Note("pipeline-up", "", f"epoch {self.epoch}, {len(ready)} stages")

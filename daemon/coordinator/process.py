@@ -218,6 +218,7 @@ class Coordinator:
             tuple(StageCost(steps, prefill) for steps, prefill in costs),
             self.context_length,
             MAX_CHUNK_TOKENS,
+            up.mixed,
         )
         # A stage process that was not in the last layout holds nothing: replay from the start at
         # once, rather than

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from itertools import accumulate
 from pathlib import Path
 from time import perf_counter
@@ -14,6 +13,7 @@ from time import perf_counter
 import mlx.core as mx
 
 from daemon import logs
+from daemon.batching import MOST_TOGETHER, Batching
 from daemon.engine.attention import intercept_attention
 from daemon.engine.caches import CachePlan, SequenceCache
 from daemon.engine.checkpoint import read_catalog, read_json
@@ -27,14 +27,13 @@ from daemon.kv_bits import EXACT
 from daemon.layers import LayerRange
 from daemon.sampling import SamplingParams
 
-__all__ = ["Batching", "Row", "Sampled", "Speed", "Stage"]
+__all__ = ["Row", "Sampled", "Speed", "Stage"]
 
 log = logs.get("engine")
 
 # Numbers of tokens that are chosen in one step, compiled before the stage says that it is ready;
 # what lies between is filled up to the next, and what lies beyond runs uncompiled.
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
-MOST_TOGETHER = 16  # positions of a sequence that takes in more go through the forward alone
 _MEASURED = (1, 2, 4, 8, 16)  # sequences in a step
 _WARM_PREFILL = 32
 _WARM_STEPS = 3
@@ -65,15 +64,6 @@ class Speed:
 
     decode: tuple[tuple[int, float], ...]
     prefill: float
-
-
-class Batching(Enum):
-    """What of several sequences a model's forward can take together."""
-
-    ALONE = "alone"  # each sequence has a pass of its own
-    PADDED = "padded steps"  # one position of each, with keys filled up to the longest
-    STEPS = "steps"  # one position of each
-    SPANS = "spans"  # several positions of each
 
 
 class Stage:

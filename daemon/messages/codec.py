@@ -10,9 +10,11 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import msgpack
 
+from daemon.batching import Batching
 from daemon.messages.catalogue import Load, Loaded, Message
 
 MAX_MESSAGE_BYTES = 8 << 20
+_BATCHING = {batching.value for batching in Batching}
 LARGEST = (1 << 62) - 1  # of every number: sums and successors still fit 64 bits
 
 _BY_NAME: dict[str, type[Any]] = {cls.__name__: cls for cls in get_args(Message)}
@@ -54,6 +56,8 @@ def decode(data: bytes) -> Message:
             raise MessageError(f"{cls.__name__}.{field} is {value!r:.40}")
     if cls in (Load, Loaded) and not body["start"] < body["end"]:
         raise MessageError(f"{cls.__name__} of layers [{body['start']}, {body['end']})")
+    if cls is Loaded and body["batching"] not in _BATCHING:
+        raise MessageError(f"Loaded.batching is {body['batching']!r:.40}")
     if cls is Loaded and not _are_steps(body["step_seconds"]):
         raise MessageError(f"Loaded.step_seconds is {body['step_seconds']!r:.40}")
     message: Message = cls(**body)

@@ -34,10 +34,10 @@ class Piece:
 def compose(ready: ReadyQueue, load: Load, cost: CostModel) -> tuple[Piece, ...]:
     """The pieces of the next microbatch; empty when none is to be sent now.
 
-    The sequences that decode go in as many groups as the cost model finds best. Prefill has the
-    stages that these leave idle, and one place at least; so neither starves the other, and a step
-    waits for one chunk at most at every stage. Who is computed alone goes before both, when the
-    pipe is empty.
+    The sequences that decode go in as many groups as the cost model finds best. A piece of a prompt
+    rides in each of their steps, and chunks of its own fill the stages that the groups leave idle;
+    so neither starves the other. A model that cannot mix the two has one chunk beside the steps at
+    least. Who is computed alone goes before both, when the pipe is empty.
     """
     if load.alone:
         return ()
@@ -46,14 +46,19 @@ def compose(ready: ReadyQueue, load: Load, cost: CostModel) -> tuple[Piece, ...]
             return ()
         return (Piece(alone, cost.chunk(alone.remaining, alone.issued, None)),)
     groups = cost.groups(load.decoding, load.attended)
+    prefill = ready.prefill
     if load.steps < groups.count and (turn := ready.decode(groups.size)):
-        return tuple(Piece(sequence, sequence.remaining) for sequence in turn)
-    if (prefill := ready.prefill) is None:
+        step = [Piece(sequence, sequence.remaining) for sequence in turn]
+        if prefill is not None and cost.mixed:
+            asked = Pass(len(turn), sum(s.issued for s in turn))
+            step.append(Piece(prefill, cost.rider(prefill.remaining, prefill.issued, asked)))
+        return tuple(step)
+    if prefill is None:
         return ()
     if not load.decoding:
         places, beside = cost.useful_in_flight(), None
     else:
-        places = max(1, cost.stages - groups.count)
+        places = max(0 if cost.mixed else 1, cost.stages - groups.count)
         beside = Pass(groups.size, load.attended * groups.size // load.decoding)
     if load.chunks >= places:
         return ()

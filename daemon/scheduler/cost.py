@@ -9,32 +9,42 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from daemon.batching import MOST_TOGETHER
 from daemon.scheduler.curve import WEIGHT, CostCurve
 from daemon.scheduler.pipeline import StageCost
 from transports.frame import Span, StageTrace
 
 MIN_CHUNK = 16
+MIN_CHUNK_BESIDE = 4  # others that run
 MOST_ROWS = 64  # sequences in one step
-CHUNK_SHARE = 1.5  # a chunk beside running streams costs this many of their passes at most
+# Running streams wait for so many of their passes at most while a prompt is read; what a pass was
+# predicted to take, and takes, differ, and none is to be three times its median.
+PREFILL_SHARE = 1.5
+_RIDERS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
 WORTH_CHANGING = 0.02  # predicted gain below which the number of groups stays
 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
     """What a frame asks of each stage: `tokens` new positions, which attend to `attended` positions
-    in all. A step is one position of each of several sequences, anything else a chunk.
+    in all. `together`: of several sequences, or a single one; anything else is a chunk of a prompt.
     """
 
     tokens: int
     attended: int = 0
-    step: bool = True
+    together: bool = True
+
+    def joined(self, length: int, position: int) -> Pass:
+        """With `length` positions of a prompt, from `position` on."""
+        attended = self.attended + length * (position + length // 2)
+        return Pass(self.tokens + length, attended)
 
     @classmethod
     def of(cls, spans: Sequence[Span]) -> Pass:
         return cls(
             sum(s.length for s in spans),
             sum(s.length * (s.position + s.length // 2) for s in spans),
-            all(s.length == 1 for s in spans),
+            len(spans) > 1 or all(s.length == 1 for s in spans),
         )
 
 
@@ -51,10 +61,15 @@ class CostModel:
     chunk.
     """
 
-    def __init__(self, stages: Sequence[StageCost], chunk_tokens: int) -> None:
+    def __init__(self, stages: Sequence[StageCost], chunk_tokens: int, mixed: bool = True) -> None:
+        self.mixed = mixed
         self._chunk_sizes = _candidates(chunk_tokens)
         self._steps = [
-            CostCurve(range(1, MOST_ROWS + 1), dict(s.step_seconds), s.prefill_token_seconds)
+            CostCurve(
+                range(1, MOST_ROWS + MOST_TOGETHER + 1),
+                dict(s.step_seconds),
+                s.prefill_token_seconds,
+            )
             for s in stages
         ]
         sizes = (1, *self._chunk_sizes)
@@ -132,15 +147,18 @@ class CostModel:
         passes, large ones leave the other stages waiting at the start and at the end. Beside steps
         like `beside`, no more than those are to wait.
         """
-        best, least = self._chunk_sizes[0], math.inf
+        sizes = [
+            n for n in self._chunk_sizes if beside or n >= min(MIN_CHUNK, self._chunk_sizes[-1])
+        ]
+        best, least = sizes[0], math.inf
         wait = 0.0
         if beside is not None:
-            wait = CHUNK_SHARE * (self.pass_seconds(beside) - self._between) / self.stages
-        for size in self._chunk_sizes:
+            wait = PREFILL_SHARE * (self.pass_seconds(beside) - self._between) / self.stages
+        for size in sizes:
             length = min(size, remaining)
-            asked = Pass(length, length * (position + length // 2), step=False)
+            asked = Pass(length, length * (position + length // 2), together=False)
             one_pass = self.slowest_seconds(asked)
-            if beside is not None and size > self._chunk_sizes[0] and one_pass > wait:
+            if beside is not None and size > sizes[0] and one_pass > wait:
                 break
             total = one_pass * (math.ceil(remaining / size) + self.stages - 1)
             if beside is not None or total < least:
@@ -148,6 +166,19 @@ class CostModel:
             if size >= remaining:
                 break
         return min(best, remaining)
+
+    def rider(self, remaining: int, position: int, step: Pass) -> int:
+        """Tokens of a prompt, `remaining` from `position` on, that ride in this step of others: the
+        weights are read once for both.
+        """
+        wait = PREFILL_SHARE * self.slowest_seconds(step)
+        most = min(remaining, MOST_TOGETHER)
+        fitting = 1
+        for length in (*(n for n in _RIDERS if n < most), most):
+            if self.slowest_seconds(step.joined(length, position)) > wait:
+                break
+            fitting = length
+        return fitting
 
     def as_dict(self) -> dict[str, object]:
         """For `pipeline`: predicted seconds by number of tokens, and between the stages."""
@@ -164,13 +195,13 @@ class CostModel:
             curve.check_integrity()
 
     def _curves(self, asked: Pass) -> list[CostCurve]:
-        return self._steps if asked.step else self._chunks
+        return self._steps if asked.together else self._chunks
 
 
 def _candidates(most: int) -> tuple[int, ...]:
     """Powers of two up to `most`, and `most`: few lengths, so that few signatures are compiled."""
     sizes = []
-    size = MIN_CHUNK
+    size = MIN_CHUNK_BESIDE
     while size < most:
         sizes.append(size)
         size *= 2

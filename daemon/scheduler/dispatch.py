@@ -36,7 +36,7 @@ class Dispatch:
     def reset(self, pipeline: Pipeline | None) -> None:
         """Nothing that was sent before counts any more."""
         self.pipeline = pipeline
-        self.cost = CostModel(pipeline.stages, pipeline.chunk_tokens) if pipeline else None
+        self.cost = _cost_of(pipeline) if pipeline else None
         self.window.clear()
         self.outbox.lost_all()
         self.ready.clear()
@@ -129,7 +129,7 @@ class Dispatch:
         spans: list[Span] = []
         tokens: list[int] = []
         constants: dict[bytes, Mapping[str, Any]] = {}
-        step = all(p.sequence.status is SequenceStatus.DECODE for p in pieces)
+        step = any(p.sequence.status is SequenceStatus.DECODE for p in pieces)
         for piece in pieces:
             sequence = piece.sequence
             span = _span(sequence, piece.length)
@@ -171,6 +171,10 @@ class Dispatch:
                 commands=self.outbox.board(self._last_id),
             )
         )
+
+
+def _cost_of(pipeline: Pipeline) -> CostModel:
+    return CostModel(pipeline.stages, pipeline.chunk_tokens, pipeline.mixed)
 
 
 def _span(sequence: Sequence, length: int) -> Span:

@@ -18,7 +18,8 @@ class StageCost:
 @dataclass(frozen=True, slots=True)
 class Pipeline:
     """`chunk_tokens` is the most tokens one prefill frame may have, `context_length` the most that
-    a sequence may have, prompt and answer together.
+    a sequence may have, prompt and answer together. `mixed`: pieces of a prompt may ride in the
+    steps of others.
     """
 
     term: int
@@ -26,6 +27,7 @@ class Pipeline:
     stages: tuple[StageCost, ...]
     context_length: int
     chunk_tokens: int
+    mixed: bool = True
 
     def __post_init__(self) -> None:
         if not self.stages:

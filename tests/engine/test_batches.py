@@ -10,10 +10,11 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
+from daemon.batching import Batching
 from daemon.engine.caches import SequenceCache
 from daemon.engine.model import SUPPORTED
 from daemon.engine.ragged import BatchStates
-from daemon.engine.stage import Batching, Row, Stage
+from daemon.engine.stage import Row, Stage
 from daemon.engine.states import StateCache
 from daemon.sampling import SamplingParams
 from tests.engine.conftest import MakeTiny

@@ -20,7 +20,7 @@ def model(*stages: tuple[float, float], chunk: int = 256) -> CostModel:
 
 
 def chunk_of(tokens: int) -> Pass:
-    return Pass(tokens, step=False)
+    return Pass(tokens, together=False)
 
 
 def traces(*seconds: float, gap: float = 0.0) -> list[StageTrace]:
@@ -170,9 +170,9 @@ def test_groups_stay_unless_others_are_clearly_better() -> None:
         ([(0.01, 0.001)] * 2, 2000, False, 128),  # two: 16 chunks, and one more to drain
         ([(0.01, 0.001)] * 2, 200, False, 32),
         ([(0.0, 0.001)] * 2, 2000, False, 16),  # passes cost nothing: as small as can be
-        ([(0.01, 0.001)] * 2, 2000, True, 16),  # beside others: 1.5 passes at most
+        ([(0.01, 0.001)] * 2, 2000, True, 4),  # beside others: half as long again as their passes
         ([(0.01, 0.00005)] * 2, 2000, True, 64),
-        ([(0.01, 0.1)] * 2, 2000, True, 16),  # but never less than the smallest
+        ([(0.01, 0.1)] * 2, 2000, True, 4),  # but never less than the smallest
     ],
 )
 def test_chunk(stages: list[tuple[float, float]], remaining: int, beside: bool, chunk: int) -> None:
@@ -181,7 +181,7 @@ def test_chunk(stages: list[tuple[float, float]], remaining: int, beside: bool, 
 
 def test_chunks_beside_larger_steps_are_larger() -> None:
     cost = CostModel([StageCost(((1, 0.01), (8, 0.04)), 0.001)] * 2, 256)
-    assert [cost.chunk(2000, 0, Pass(n)) for n in (1, 8)] == [16, 32]
+    assert [cost.chunk(2000, 0, Pass(n)) for n in (1, 8)] == [4, 32]
 
 
 def test_chunks_become_shorter_as_the_prompt_becomes_longer() -> None:
@@ -192,7 +192,32 @@ def test_chunks_become_shorter_as_the_prompt_becomes_longer() -> None:
         seconds = 0.0131 + 1e-7 * attended
         cost.observe(Pass(32, attended, False), traces(seconds, seconds), 0.0, 2 * seconds)
     assert cost.chunk(4000, 0, ONE) == 32
-    assert cost.chunk(4000, 3000, ONE) == 16
+    assert cost.chunk(4000, 3000, ONE) == 8
+
+
+@pytest.mark.parametrize(
+    ("rows", "per_token", "remaining", "riders"),
+    [
+        (1, 0.001, 2000, 4),  # half as long again as a step of one
+        (8, 0.001, 2000, 8),
+        (1, 0.0, 2000, 64),  # where only the weights count, as many as may
+        (1, 0.0, 3, 3),
+        (1, 0.1, 2000, 1),  # it goes on in any case
+    ],
+)
+def test_riders(rows: int, per_token: float, remaining: int, riders: int) -> None:
+    cost = CostModel([StageCost(((1, 0.01), (8, 0.02)), per_token)] * 2, 256)
+    cost = model((0.01, per_token), (0.01, per_token)) if rows == 1 else cost
+    assert cost.rider(remaining, 0, Pass(rows)) == riders
+
+
+def test_riders_become_fewer_as_the_prompt_becomes_longer() -> None:
+    cost = model((0.01, 0.0001), (0.01, 0.0001))
+    for position in range(0, 4000, 32):
+        done = ONE.joined(16, position)
+        seconds = 0.0116 + 1e-7 * done.attended
+        cost.observe(done, traces(seconds, seconds), 0.0, 2 * seconds)
+    assert [cost.rider(4000, at, ONE) for at in (0, 1000, 3000)] == [48, 24, 12]
 
 
 def test_a_chunk_size_that_turns_out_dear_is_left() -> None:

@@ -40,11 +40,11 @@ def ready(decode: bytes, prefill: bytes) -> ReadyQueue:
         (b"b", b"", Load(steps=1, decoding=2), "b1"),
         (b"abcd", b"", Load(decoding=4), "a1 b1"),  # two groups of two
         (b"cd", b"", Load(steps=2, decoding=6), ""),
-        (b"a", b"p", Load(decoding=1), "a1"),
-        (b"a", b"p", Load(chunks=1, decoding=1), "a1"),  # a chunk keeps no step away
-        (b"", b"p", Load(steps=1, decoding=1), "p16"),
-        (b"", b"p", Load(steps=1, chunks=1, decoding=1), ""),  # one chunk beside steps
-        (b"b", b"p", Load(steps=2, decoding=3), "p16"),  # both groups are under way
+        (b"a", b"p", Load(decoding=1), "a1 p4"),  # a piece of the prompt rides along
+        (b"a", b"p", Load(chunks=1, decoding=1), "a1 p4"),  # a chunk keeps no step away
+        (b"", b"p", Load(steps=1, decoding=1), "p4"),  # the other stage is idle meanwhile
+        (b"", b"p", Load(steps=1, chunks=1, decoding=1), ""),
+        (b"b", b"p", Load(steps=2, decoding=3), ""),  # both groups are under way
         (b"", b"p", Load(), "p16"),
         (b"", b"p", Load(chunks=2), "p16"),  # alone, prefill may have all places
         (b"", b"p", Load(chunks=3), ""),
@@ -54,6 +54,16 @@ def ready(decode: bytes, prefill: bytes) -> ReadyQueue:
 def test_compose(decode: bytes, prefill: bytes, load: Load, chosen: str) -> None:
     pieces = compose(ready(decode, prefill), load, COST)
     assert " ".join(f"{chr(p.sequence.id[0])}{p.length}" for p in pieces) == chosen
+
+
+def test_a_model_that_cannot_mix_has_one_chunk_beside_the_steps() -> None:
+    cost = CostModel([StageCost(((1, 0.1),), 0.01)] * 2, 16, mixed=False)
+    assert [p.length for p in compose(ready(b"a", b"p"), Load(decoding=1), cost)] == [1]
+    beside = [
+        [p.length for p in compose(ready(b"", b"p"), load, cost)]
+        for load in (Load(steps=2, decoding=2), Load(steps=2, chunks=1, decoding=2))
+    ]
+    assert beside == [[4], []]
 
 
 def test_who_is_computed_alone_waits_for_an_empty_pipe() -> None:

@@ -55,21 +55,22 @@ def test_the_window_is_one_more_than_the_stages() -> None:
     assert h.scheduler.status()["in_flight"] == 2
 
 
-def test_a_decode_keeps_its_place_beside_a_long_prompt() -> None:
+def test_a_prompt_is_read_beside_and_within_the_steps_of_others() -> None:
     h = Harness()
-    decode = h.decode(A)
-    assert show(h.submit(request(B, 40))) == ["send B1[0:16)"]  # one beside steps
-    assert show(h.computed(decode, 2)) == ["deliver A@5 [2]", "send A1[5:6)!"]
-    assert show(h.computed(h.frames[2])) == ["send B1[16:32)"]
+    step = h.decode(A)
+    assert show(h.submit(request(B, 40))) == ["send B1[0:4)"]  # the second stage is idle
+    assert show(h.computed(step, 2)) == ["deliver A@5 [2]", "send A1[5:6)! B1[4:8)"]
+    assert show(h.computed(h.frames[2])) == ["send B1[8:12)"]
+    mixed = h.computed(h.frames[3], 3)
+    assert show(mixed) == ["deliver A@6 [3]", "send A1[6:7)! B1[12:16)"]
 
 
-def test_many_that_decode_leave_one_place_to_prefill() -> None:
+def test_many_that_decode_leave_prompts_to_their_steps() -> None:
     h = Harness()
     frames = [h.decode(s) for s in (A, B)]
-    h.submit(request(C, 40))
-    assert h.scheduler.status()["in_flight"] == 3
-    assert show(h.computed(frames[0], 2)) == ["deliver A@5 [2]", "send A1[5:6)!"]
-    assert show(h.computed(h.frames[-2])) == ["send C1[16:32)"]
+    assert show(h.submit(request(C, 40))) == []  # both stages are busy with a group each
+    assert show(h.computed(frames[0], 2)) == ["deliver A@5 [2]", "send A1[5:6)! C1[0:4)"]
+    assert show(h.computed(frames[1], 2)) == ["deliver B@5 [2]", "send B1[5:6)! C1[4:8)"]
 
 
 def test_sequences_take_turns() -> None:
@@ -80,8 +81,8 @@ def test_sequences_take_turns() -> None:
         frame = h.frames[len(turns)]
         turns.append("".join(NAMES[s.sequence] for s in frame.spans))
         h.computed(frame, *(1,) * len(frame.spans))
-    # Each alone until its prompt is done, then all in one step.
-    assert turns == ["A", "B", "A", "C", "BA", "CBA"]
+    # C's prompt rides in the first step; then all decode in one.
+    assert turns == ["A", "B", "AC", "BAC", "BAC", "BAC"]
 
 
 def test_those_that_decode_ride_together_in_few_groups() -> None:
