@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 from daemon.engine.errors import UnreadableCheckpoint
+
+MARK = "\n"  # SentencePiece joins it with nothing
 
 
 class Detokenizer(Protocol):
@@ -55,6 +58,42 @@ class Tokenizer:
             list(messages), add_generation_prompt=True, tokenize=True, return_dict=False
         )
         return tokens
+
+    def render(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """The text whose tokens `encode_chat` gives."""
+        text: str = self._wrapped.apply_chat_template(
+            list(messages), add_generation_prompt=True, tokenize=False
+        )
+        return text
+
+    def encode_more(self, text: str) -> list[int]:
+        """Text that goes on from other text: no special token and no space is put in front of it.
+        What it names is read as special tokens.
+        """
+        if not self._opens_with_space:
+            return self._plain(text)
+        mark = self._plain(MARK)
+        tokens = self._plain(MARK + text)
+        return tokens[len(mark) :] if tokens[: len(mark)] == mark else self._plain(text)
+
+    @cached_property
+    def _opens_with_space(self) -> bool:
+        """Whether a word at the beginning is taken for one after a space, as SentencePiece does."""
+        return self._plain("a") != self._plain(MARK + "a")[len(self._plain(MARK)) :]
+
+    def _plain(self, text: str) -> list[int]:
+        tokens: list[int] = self._wrapped.encode(text, add_special_tokens=False)
+        return tokens
+
+    def text(self, tokens: Iterable[int]) -> str:
+        """What tokens say that go on from other text."""
+        detokenizer = self.detokenizer(continues=True)
+        text = ""
+        for token in tokens:
+            detokenizer.add_token(token)
+            text += detokenizer.last_segment
+        detokenizer.finalize()
+        return text + detokenizer.last_segment
 
     def detokenizer(self, *, continues: bool) -> Detokenizer:
         """A fresh one, for one stream. mlx-lm's leave out a space at the very beginning; a text
