@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from daemon.kv_bits import EXACT, check_kv_bits
+from daemon.coordinator.conversation import NAME
+from daemon.kv_bits import check_kv_bits
 from daemon.sampling import SamplingParams
 
 MAX_STOPS = 16
@@ -19,21 +20,25 @@ class BadArguments(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """`prompt` or `messages`, never both."""
+    """`prompt` or `messages`, never both. `raw` and `kv_bits` None: as the conversation was, else
+    neither.
+    """
 
     prompt: str | None
     messages: tuple[Mapping[str, str], ...]
-    raw: bool
+    raw: bool | None
     sampling: SamplingParams
     max_tokens: int | None
     stop: tuple[str, ...]
     stop_at_eos: bool
-    kv_bits: int
+    kv_bits: int | None
+    conversation: str | None
 
     @classmethod
     def parse(cls, arguments: Mapping[str, Any]) -> Generate:
         unknown = set(arguments) - {
-            "prompt", "messages", "raw", "sampling", "max_tokens", "stop", "stop_at_eos", "kv_bits"
+            "prompt", "messages", "raw", "sampling", "max_tokens", "stop", "stop_at_eos",
+            "kv_bits", "conversation",
         }  # fmt: skip
         if unknown:
             raise BadArguments(f"unknown argument {min(unknown)!r}")
@@ -60,19 +65,32 @@ class Generate:
             )
         try:
             sampling = SamplingParams.from_wire(typed(arguments, "sampling", dict, {}))
-            kv_bits = check_kv_bits(typed(arguments, "kv_bits", int, EXACT))
+            bits = typed(arguments, "kv_bits", int, None)
+            kv_bits = None if bits is None else check_kv_bits(bits)
         except (ValueError, TypeError) as error:
             raise BadArguments(str(error)) from error
         return cls(
             prompt,
             tuple(messages or ()),
-            typed(arguments, "raw", bool, False),
+            typed(arguments, "raw", bool, None),
             sampling,
             max_tokens,
             tuple(stops),
             typed(arguments, "stop_at_eos", bool, True),
             kv_bits,
+            conversation_name(arguments),
         )
+
+
+def conversation_name(arguments: Mapping[str, Any]) -> str | None:
+    """The argument `conversation`: a name that is a file's too."""
+    name: str | None = typed(arguments, "conversation", str, None)
+    if name is not None and not NAME.fullmatch(name):
+        raise BadArguments(
+            f"conversation is {name!r:.80}, not 1 to 64 of the characters A-Z a-z 0-9 . _ -, "
+            "the first of them not a dot"
+        )
+    return name
 
 
 def typed(arguments: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:

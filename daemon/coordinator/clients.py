@@ -11,6 +11,7 @@ from daemon import messages as msg
 from daemon.coordinator import views
 from daemon.coordinator.answer import EXIT_FAILED, EXIT_REFUSED, EXIT_USAGE, Answer, Refusal
 from daemon.coordinator.arguments import BadArguments, typed
+from daemon.coordinator.conversations import Conversations
 from daemon.coordinator.loading import Loading
 from daemon.coordinator.queries import Queries
 from daemon.coordinator.streams import Streams
@@ -30,6 +31,7 @@ class Clients:
         self._of = coordinator
         self.streams = Streams(coordinator)
         self.loading = Loading(coordinator)
+        self.conversations = Conversations(coordinator)
         self.queries = Queries()
         self._followers: dict[tuple[bytes, int], Answer] = {}
         self._verbs: dict[str, Callable[[Answer, dict[str, Any]], None]] = {
@@ -40,6 +42,8 @@ class Clients:
             "model.list": self.loading.listing,
             "model.load": self.loading.load,
             "model.unload": self.loading.unload,
+            "conversation.list": self.conversations.listing,
+            "conversation.forget": self.conversations.forget,
             "generate": self.streams.generate,
             "ps": self._ps,
             "cancel": self.streams.cancel,

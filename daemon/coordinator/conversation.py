@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from daemon.coordinator.turns import Prompt, Turn
+from daemon.kv_bits import check_kv_bits
 from transports.frame import SEQUENCE_ID_BYTES
 
 VERSION = 1
 NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,64}")
-KV_BITS = (0, 4, 8)
 
 
 class Damaged(ValueError):
@@ -108,14 +108,13 @@ def _read(body: Mapping[str, Any]) -> Conversation:
     )
     sequence = bytes.fromhex(_a(str, body["sequence"]))
     _require(len(sequence) == SEQUENCE_ID_BYTES, "its sequence is none")
-    _require(_a(int, body["kv_bits"]) in KV_BITS, "its kv_bits are none")
     _require(NAME.fullmatch(_a(str, body["name"])) is not None, "its name is none")
     return Conversation(
         body["name"],
         _a(str, body["model"]),
         _a(str, body["digest"]),
         _a(bool, body["raw"]),
-        body["kv_bits"],
+        check_kv_bits(body["kv_bits"]),
         messages,
         turn,
         sequence,

@@ -30,6 +30,8 @@ def explained(what: str, error: BaseException) -> Refusal:
     too.
     """
     match error:
+        case Refusal():
+            return error
         case UnknownModel():
             todo = "see `shardctl model list`"
             return Refusal(EXIT_FAILED, f"{what}: unknown model", str(error), todo)

@@ -108,6 +108,7 @@ class Coordinator:
 
     def run(self) -> None:
         self.clients.loading.load_at_start()
+        self.clients.conversations.scan()
         try:
             while not (self._stopping and (self._idle or time.monotonic() > self._stop_at)):
                 self._turn()
@@ -145,6 +146,7 @@ class Coordinator:
     def _close(self) -> None:
         self.clients.streams.close()
         self.desk.close()
+        self.clients.conversations.close()
         self._ring.close(0.2)
         self._router.close(linger=500)
         self._context.term()

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from daemon.coordinator.answer import Answer
+from daemon.coordinator.running_turn import RunningTurn
 from daemon.coordinator.stop import StopMatcher
 from daemon.coordinator.tokenizer import Detokenizer
 
 
 @dataclass(slots=True)
 class Stream:
-    """Times are of the coordinator's clock."""
+    """Times are of the coordinator's clock. `turn` when it is one of a conversation."""
 
     answer: Answer
     sequence: bytes
@@ -22,6 +23,7 @@ class Stream:
     stops: StopMatcher
     began: float
     alive_at: float
+    turn: RunningTurn | None = None
     first_at: float | None = None
     last_at: float | None = None
     tokens: int = 0
@@ -41,6 +43,8 @@ class Stream:
             shown += piece
             if self.stopped:
                 break
+        if self.turn:
+            self.turn.take(tokens, shown)
         return shown
 
     def rest(self) -> str:
@@ -49,7 +53,10 @@ class Stream:
             return ""
         self.detokenizer.finalize()
         piece, self.stopped = self.stops.push(self.detokenizer.last_segment)
-        return piece if self.stopped else piece + self.stops.flush()
+        shown = piece if self.stopped else piece + self.stops.flush()
+        if self.turn:
+            self.turn.take((), shown)
+        return shown
 
     def summary(self, now: float, reissues: int, cached_tokens: int) -> dict[str, Any]:
         """The numbers of the reply to `generate`."""

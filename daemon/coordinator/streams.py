@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,10 @@ from daemon.coordinator.answer import (
 from daemon.coordinator.arguments import BadArguments, Generate, typed
 from daemon.coordinator.loading import explained
 from daemon.coordinator.models import ServedModel
+from daemon.coordinator.running_turn import RunningTurn
 from daemon.coordinator.stop import StopMatcher
 from daemon.coordinator.stream import Stream
+from daemon.kv_bits import EXACT
 from daemon.scheduler import actions as sc
 from daemon.scheduler import request as rq
 
@@ -55,17 +58,21 @@ class Streams:
         if wanted.messages and not wanted.raw and not model.tokenizer.has_chat_template:
             what, why = f"{model.spec.name} has no chat template", "it is not a chat model"
             raise Refusal(EXIT_USAGE, what, why, "use a plain prompt (--raw)")
-        if why := model.info.kv_quantization.refusal(wanted.kv_bits):
-            what = f"{model.spec.name} cannot hold its KV in {wanted.kv_bits} bits"
-            raise Refusal(EXIT_USAGE, what, why, "leave out --kv-bits")
+        if refusal := _kv_refusal(model, wanted.kv_bits or EXACT):
+            raise refusal
         if self._of.desk.waiting >= MOST_PREPARING:
             what, why = "too many requests at once", f"{MOST_PREPARING} prompts are waiting"
             raise Refusal(EXIT_DEGRADED, what, why, "ask again later")
         began = time.monotonic()
+        work: Callable[[], list[int] | RunningTurn] = partial(_encode, model, wanted)
+        if wanted.conversation:
+            work = self._of.clients.conversations.beginning(model, wanted)
         self._of.desk.submit(
-            partial(_encode, model, wanted),
+            work,
             lambda prompt: self._begin(answer, model, wanted, prompt, began),
-            lambda error: answer.refuse(explained("the prompt cannot be read", error)),
+            lambda error: self._refuse(
+                answer, wanted, explained("the prompt cannot be read", error)
+            ),
         )
 
     def alive(self, answer: Answer, arguments: dict[str, Any]) -> None:
@@ -95,34 +102,50 @@ class Streams:
 
     # --- what happens to a stream ---
 
+    def _refuse(self, answer: Answer, wanted: Generate, refusal: Refusal) -> None:
+        if wanted.conversation:
+            self._of.clients.conversations.left(wanted.conversation)
+        answer.refuse(refusal)
+
     def _begin(
-        self, answer: Answer, model: ServedModel, wanted: Generate, prompt: list[int], began: float
+        self,
+        answer: Answer,
+        model: ServedModel,
+        wanted: Generate,
+        prepared: list[int] | RunningTurn,
+        began: float,
     ) -> None:
         if model is not self._of.model:
-            why = "another took its place meanwhile"
-            answer.fail(EXIT_FAILED, "the model was unloaded", why, "ask again")
+            what, why = "the model was unloaded", "another took its place meanwhile"
+            self._refuse(answer, wanted, Refusal(EXIT_FAILED, what, why, "ask again"))
             return
+        turn = prepared if isinstance(prepared, RunningTurn) else None
+        if turn and (refusal := _kv_refusal(model, turn.kv_bits)):
+            self._refuse(answer, wanted, refusal)
+            return
+        prompt = tuple(prepared) if isinstance(prepared, list) else prepared.prompt.tokens
         now, sequence = time.monotonic(), self._of.new_sequence()
         most = wanted.max_tokens or max(1, self._of.context_length - len(prompt))
         stops = model.tokenizer.eos_tokens if wanted.stop_at_eos else frozenset[int]()
-        request = rq.Request(sequence, tuple(prompt), most, wanted.sampling, stops, wanted.kv_bits)
+        kv_bits = turn.kv_bits if turn else wanted.kv_bits or EXACT
+        request = rq.Request(sequence, prompt, most, wanted.sampling, stops, kv_bits)
         try:
             started = self._of.scheduler.submit(request, now)
         except rq.RequestError as error:
-            busy = error.refusal is rq.Refusal.BUSY
-            code, todo = (EXIT_DEGRADED, "ask again later") if busy else (EXIT_USAGE, "shorten it")
-            answer.fail(code, "the request cannot be taken", str(error), todo)
+            self._refuse(answer, wanted, _refusal(error, turn))
             return
-        continues = wanted.raw or not model.tokenizer.has_chat_template
-        detokenizer = model.tokenizer.detokenizer(continues=continues)
+        raw = turn.raw if turn else wanted.raw or not model.tokenizer.has_chat_template
+        detokenizer = model.tokenizer.detokenizer(continues=raw)
         matcher = StopMatcher(wanted.stop)
-        stream = Stream(answer, sequence, len(prompt), detokenizer, matcher, began, now)
+        stream = Stream(answer, sequence, len(prompt), detokenizer, matcher, began, now, turn)
         self._streams[sequence] = stream
         head = {
             "sequence": sequence.hex(),
             "prompt_tokens": len(prompt),
             "cached_tokens": 0,
             "seed": wanted.sampling.seed,
+            "conversation": turn.name if turn else None,
+            "turn": turn.turns if turn else None,
         }
         self._tell(stream, head)
         if self._waiting:
@@ -136,6 +159,8 @@ class Streams:
     def _gone(self, stream: Stream, why: str) -> None:
         if self._streams.pop(stream.sequence, None):
             self._of.note("cancelled", "", f"{stream.sequence.hex()[:8]}: {why}")
+            stream.rest()
+            self._turn_ended(stream, rq.FinishReason.CANCELLED)
             self._of.perform(self._of.scheduler.cancel(stream.sequence, time.monotonic()))
 
     def waiting(self, why: str | None) -> None:
@@ -165,6 +190,7 @@ class Streams:
 
     def _without_text(self, stream: Stream, tokens: tuple[int, ...], error: Exception) -> None:
         del self._streams[stream.sequence]
+        self._turn_failed(stream)
         what, why = "the model gave a token without text", f"one of {list(tokens)}: {error!r}"
         stream.answer.fail(EXIT_FAILED, what, why, "do not bias tokens outside the vocabulary")
         self._of.perform(self._of.scheduler.cancel(stream.sequence, time.monotonic()))
@@ -174,13 +200,29 @@ class Streams:
         if stream is None:
             return
         if action.reason in (rq.FinishReason.FAILED, rq.FinishReason.CONTEXT):
+            self._turn_failed(stream)
             todo = "shardctl logs NODE; then ask again"
             stream.answer.fail(EXIT_FAILED, "the request failed", action.error, todo)
             return
         usage = action.usage
         summary = stream.summary(time.monotonic(), usage.reissues, usage.cached_tokens)
         ending = {"text": stream.rest(), "finish_reason": action.reason.value}
+        self._turn_ended(stream, action.reason)
         stream.answer.reply(summary | ending)
+
+    def _turn_ended(self, stream: Stream, reason: rq.FinishReason) -> None:
+        """The conversation goes on from what the client was given. Cancelled before there was
+        anything, it is what it was.
+        """
+        turn, conversations = stream.turn, self._of.clients.conversations
+        if turn and (turn.reply or reason is not rq.FinishReason.CANCELLED):
+            conversations.ended(turn, stream.sequence, stream.stopped)
+        elif turn:
+            conversations.left(turn.name)
+
+    def _turn_failed(self, stream: Stream) -> None:
+        if stream.turn:
+            self._of.clients.conversations.left(stream.turn.name)
 
     def cancel_all(self) -> None:
         for sequence in [s.id for s in self._of.scheduler.sequences()]:
@@ -200,6 +242,24 @@ class Streams:
         for stream in self._streams.values():
             what, why = "the coordinator has stopped", "it was asked to"
             stream.answer.fail(EXIT_FAILED, what, why, "start it, then ask again")
+
+
+def _kv_refusal(model: ServedModel, kv_bits: int) -> Refusal | None:
+    why = model.info.kv_quantization.refusal(kv_bits)
+    what = f"{model.spec.name} cannot hold its KV in {kv_bits} bits"
+    return Refusal(EXIT_USAGE, what, why, "use --kv-bits 0") if why else None
+
+
+def _refusal(error: rq.RequestError, turn: RunningTurn | None) -> Refusal:
+    if error.refusal is rq.Refusal.BUSY:
+        code, todo = EXIT_DEGRADED, "ask again later"
+    elif turn and turn.turns > 1 and error.refusal is rq.Refusal.OVER_CONTEXT:
+        what = f"conversation {turn.name} has come to the end of the context"
+        todo = f"begin another one, or `shardctl kv evict {turn.name} --forget` and begin it anew"
+        return Refusal(EXIT_REFUSED, what, str(error), todo)
+    else:
+        code, todo = EXIT_USAGE, "shorten it"
+    return Refusal(code, "the request cannot be taken", str(error), todo)
 
 
 def _encode(model: ServedModel, wanted: Generate) -> list[int]:

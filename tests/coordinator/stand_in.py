@@ -1,0 +1,143 @@
+"""A coordinator of one thread without sockets: what clients would hear is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+from daemon import messages as msg
+from daemon.coordinator.answer import Answer, Refusal
+from daemon.coordinator.arguments import BadArguments
+from daemon.coordinator.conversations import Conversations
+from daemon.coordinator.models import ServedModel
+from daemon.coordinator.process import Coordinator
+from daemon.coordinator.streams import Streams
+from daemon.coordinator.tokenizer import Tokenizer
+from daemon.engine.quantization import KVQuantization
+from daemon.scheduler import actions as sc
+from daemon.scheduler.pipeline import Limits, Pipeline, StageCost
+from daemon.scheduler.request import FinishReason
+from daemon.scheduler.scheduler import Scheduler
+
+
+class Desk:
+    """Work is done when the test says so."""
+
+    def __init__(self) -> None:
+        self._jobs: list[tuple[Callable[[], Any], ...]] = []
+
+    @property
+    def waiting(self) -> int:
+        return len(self._jobs)
+
+    def submit(self, *job: Callable[..., Any]) -> None:
+        self._jobs.append(job)
+
+    def run(self) -> None:
+        while self._jobs:
+            work, then, failed = self._jobs.pop(0)
+            try:
+                result = work()
+            except (Refusal, OSError) as error:
+                failed(error)  # type: ignore[call-arg]
+            else:
+                then(result)  # type: ignore[call-arg]
+
+
+class StandIn:
+    """`context` tokens fit; every request runs and waits for what the test lets happen to it."""
+
+    def __init__(self, state_dir: Path, context: int = 4096) -> None:
+        self.desk = Desk()
+        self.closing = False
+        self.config = SimpleNamespace(node=SimpleNamespace(state_dir=state_dir))
+        self.context_length = context
+        self.model: ServedModel | None = None
+        self.notes: list[str] = []
+        self.heard: list[msg.Message] = []
+        self.connected = True
+        self.scheduler = Scheduler(Limits())
+        pipeline = Pipeline(1, 1, (StageCost(0.01, 0.001),), context, 512)
+        self.scheduler.configure(pipeline, 0.0)
+        self._sequences = 0
+        of = cast(Coordinator, self)
+        self.conversations = Conversations(of)
+        self.streams = Streams(of)
+        self.clients = SimpleNamespace(
+            conversations=self.conversations,
+            loading=SimpleNamespace(preparing=False),
+            streams=self.streams,
+        )
+
+    def serve(self, tokenizer: Tokenizer, name: str = "qwen", obstacle: str = "") -> None:
+        spec = SimpleNamespace(name=name, digest=f"digest of {name}")
+        info = SimpleNamespace(kv_quantization=KVQuantization(32, obstacle))
+        self.model = ServedModel(cast(Any, spec), cast(Any, info), tokenizer)
+
+    # --- what the coordinator's parts call ---
+
+    def note(self, kind: str, node: str, text: str) -> None:
+        self.notes.append(f"{kind}: {text}")
+
+    def new_sequence(self) -> bytes:
+        self._sequences += 1
+        return self._sequences.to_bytes(16, "big")
+
+    def perform(self, actions: Iterable[sc.Action]) -> None:
+        for action in actions:
+            if isinstance(action, sc.Finished):
+                self.streams.finished(action)
+
+    def _say(self, client: bytes, message: msg.Message) -> bool:
+        self.heard.append(message)
+        return self.connected
+
+    # --- what tests do ---
+
+    def ask(self, verb: Callable[[Answer, dict[str, Any]], None], **arguments: Any) -> Any:
+        """The data of the reply, the refusal, or None while there is none."""
+        self.heard.clear()
+        try:
+            verb(Answer(self._say, b"client", 1), arguments)
+        except (Refusal, BadArguments) as error:
+            return str(error)
+        self.desk.run()
+        return self.last()
+
+    def last(self) -> Any:
+        """The last word of the last request."""
+        match self.heard[-1] if self.heard else None:
+            case msg.Reply() as reply:
+                return reply.data
+            case msg.Failure() as failure:
+                return f"{failure.code} {failure.what}: {failure.why}; {failure.todo}"
+            case _:
+                return None
+
+    def turn(self, name: str, **arguments: Any) -> Any:
+        """Ask for a turn. None when it runs, else why not."""
+        return self.ask(self.streams.generate, conversation=name, **arguments)
+
+    def kv_bits(self) -> int:
+        """Of the request that runs."""
+        (sequence,) = self.scheduler.sequences()
+        return sequence.request.kv_bits
+
+    def prompt(self) -> tuple[int, ...]:
+        """Of the request that runs."""
+        (sequence,) = self.scheduler.sequences()
+        return sequence.request.prompt
+
+    def deliver(self, tokens: Iterable[int]) -> None:
+        (sequence,) = self.scheduler.sequences()
+        self.streams.deliver(sc.Deliver(sequence.id, 0, tuple(tokens)))
+
+    def end(self, reason: FinishReason = FinishReason.STOP) -> Any:
+        """The running request ends; the last word to its client."""
+        (sequence,) = self.scheduler.sequences()
+        self.perform(self.scheduler.finish(sequence.id, reason, 1.0))
+        self.desk.run()
+        self.conversations.check_integrity()
+        return self.last()
