@@ -154,6 +154,22 @@ def test_a_stop_string_cuts_what_is_remembered(of: StandIn, chatml: Tokenizer) -
     assert "a <|im_end|>" in chatml.text(of.prompt())
 
 
+@pytest.mark.parametrize("gone", [False, True])
+def test_what_was_held_back_belongs_to_the_answer(
+    of: StandIn, chatml: Tokenizer, gone: bool
+) -> None:
+    of.turn("talk", prompt="one", stop=["STOP"])
+    of.deliver(spelt(chatml, "a ST"))
+    if gone:
+        of.streams.tick(float("inf"))
+        of.desk.run()
+    else:
+        of.end(FinishReason.LENGTH)
+    of.serve(chatml, "another")  # which gets the text, not the tokens
+    of.turn("talk", prompt="two")
+    assert "a ST<|im_end|>" in chatml.text(of.prompt())
+
+
 def test_a_restart_goes_on(of: StandIn, chatml: Tokenizer, tmp_path: Path) -> None:
     say(of, chatml, "one", "a b")
     of.turn("talk", prompt="two")
@@ -247,8 +263,12 @@ def test_with_another_model_messages_are_encoded_anew(
     of.serve(llama, "llama")
     assert of.turn("talk", prompt="more") is None
     told = (("user", "hello"), ("assistant", "world"), ("user", "more"))
-    whole = llama.encode_chat([{"role": role, "content": text} for role, text in told])
-    assert of.prompt() == tuple(whole)
+    messages = [{"role": role, "content": text} for role, text in told]
+    assert of.prompt() == tuple(llama.encode_chat(messages))
+    of.end(FinishReason.CANCELLED)
+    of.serve(chatml, "other weights, same tokenizer")
+    assert of.turn("talk", prompt="more") is None
+    assert of.prompt() == tuple(chatml.encode_chat(messages))
 
 
 def test_a_raw_one_stays_with_its_model(of: StandIn, chatml: Tokenizer, tmp_path: Path) -> None:
