@@ -114,6 +114,21 @@ def command(
     return register
 
 
+def default_command(group: typer.Typer, function: Callable[[Session], None]) -> None:
+    """What the group does when none of its commands is named."""
+
+    def wrapper(ctx: typer.Context, **given: Any) -> None:
+        before = ctx.find_root().obj
+        if ctx.invoked_subcommand is None:
+            function(make_session(before, given))
+        else:  # the command reads them as if they stood before the group
+            before.update({name: value for name, value in given.items() if value})
+
+    wrapper.__doc__ = function.__doc__
+    with_parameters(wrapper, [], FOLLOWING)
+    group.callback(invoke_without_command=True, epilog=EPILOG)(wrapper)
+
+
 def make_session(before: dict[str, Any], after: dict[str, Any]) -> Session:
     """The global options; what was written after the command's name wins."""
     merged = {name: after[name] or before.get(name) for name in NAMES}

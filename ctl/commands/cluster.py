@@ -1,4 +1,4 @@
-"""status, nodes, pipeline, kv: what the cluster is and does."""
+"""status, nodes, pipeline: what the cluster is and does."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import typer
 from ctl import output
 from ctl.errors import CommandError, ExitCode
 from ctl.options import command, seconds
-from ctl.render.lists import kv_text
 from ctl.render.pipeline import pipeline_text
 from ctl.render.status import nodes_text, status_text
 from ctl.session import Session
@@ -30,7 +29,6 @@ def register(app: typer.Typer) -> None:
     command(app, "status")(status)
     command(app, "nodes")(nodes)
     command(app, "pipeline")(pipeline)
-    command(app, "kv")(kv)
 
 
 def status(
@@ -75,16 +73,6 @@ def pipeline(session: Session, watch: Watch = None) -> None:
         session.show(data, lambda style: pipeline_text(data, style))
 
     _repeat(session, watch, once)
-
-
-def kv(session: Session) -> None:
-    """List the KV caches, per sequence and stage."""
-    with session.client() as client:
-        data = client.request("kv")
-    rows = data["sequences"]
-    session.show_rows(data, rows, lambda style: kv_text(rows, style))
-    if silent := data.get("silent"):
-        session.note(f"no answer from {', '.join(silent)}")
 
 
 def _repeat(session: Session, watch: str | None, once: Callable[[], Any]) -> None:

@@ -61,14 +61,27 @@ def generate(
         typer.Option("--logprobs", metavar="N", help="Report the N likeliest; JSON output only."),
     ] = None,
     kv_bits: Annotated[
-        int, typer.Option("--kv-bits", metavar="N", help="Hold the KV in 8 or 4 bits; 0: exact.")
-    ] = 0,
+        int | None,
+        typer.Option(
+            "--kv-bits",
+            metavar="N",
+            help="Hold the KV in 8 or 4 bits; 0: exact. [default: as the conversation, 0]",
+        ),
+    ] = None,
     ignore_eos: Annotated[
         bool, typer.Option("--ignore-eos", help="Go on after the end-of-text token.")
     ] = False,
+    conversation: Annotated[
+        str | None,
+        typer.Option("--conversation", "-c", metavar="NAME", help="Go on with it, or begin it."),
+    ] = None,
     raw: Annotated[
-        bool, typer.Option("--raw/--chat", help="The prompt as it is, or the chat template.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--raw/--chat",
+            help="The prompt as it is, or the chat template. [default: as the conversation, chat]",
+        ),
+    ] = None,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="The same as -o jsonl.")] = False,
     no_stream: Annotated[bool, typer.Option("--no-stream", help="Print all at the end.")] = False,
     stats: Annotated[bool, typer.Option("--stats", help="Counts and times, on stderr.")] = False,
@@ -103,7 +116,8 @@ def generate(
         "max_tokens": max_tokens,
         "stop": _stops(stop or []),
         "stop_at_eos": not ignore_eos,
-        "kv_bits": _kv_bits(kv_bits),
+        "kv_bits": None if kv_bits is None else _kv_bits(kv_bits),
+        "conversation": conversation,
     }
     text = assemble(prompt, file, session.note)
     if raw or system is None:

@@ -1,4 +1,4 @@
-"""Sequences, KV caches, models, events, logs and the statistics of a generation."""
+"""Requests, models, events, logs and the statistics of a generation."""
 
 from __future__ import annotations
 
@@ -13,16 +13,13 @@ Row = Mapping[str, Any]
 ID_DIGITS = 12
 
 
-def _short_id(row: Row) -> str:
-    return clean(row.get("sequence"))[:ID_DIGITS]
-
-
-def _full_id(row: Row) -> str:
-    return clean(row.get("sequence"))
+def short_id(value: object) -> str:
+    """A sequence's id as tables show it."""
+    return clean(value)[:ID_DIGITS]
 
 
 PS_COLUMNS = (
-    Column("SEQUENCE", _short_id),
+    Column("SEQUENCE", lambda row: short_id(row.get("sequence"))),
     Column("STATE", lambda row: clean(row.get("state")), state=True),
     Column("PROMPT", lambda row: number(row.get("prompt_tokens")), keep=1, right=True),
     Column("CACHED", lambda row: number(row.get("cached_tokens")), keep=3, right=True),
@@ -31,17 +28,7 @@ PS_COLUMNS = (
     Column("AGE", lambda row: age(row.get("age")), keep=2, right=True),
     Column("REISSUES", lambda row: number(row.get("reissues")), keep=4, right=True),
     Column("ATTEMPT", lambda row: number(row.get("attempt")), keep=5, right=True, wide=True),
-    Column("ID", _full_id, keep=6, wide=True),
-)
-
-KV_COLUMNS = (
-    Column("SEQUENCE", _short_id),
-    Column("STAGE", lambda row: clean(row.get("stage")), right=True),
-    Column("NODE", lambda row: clean(row.get("node"))),
-    Column("TOKENS", lambda row: number(row.get("tokens")), right=True),
-    Column("SIZE", lambda row: size(row.get("bytes")), right=True),
-    Column("KIND", lambda row: clean(row.get("kind")), keep=1),
-    Column("ID", _full_id, keep=2, wide=True),
+    Column("ID", lambda row: clean(row.get("sequence")), keep=6, wide=True),
 )
 
 MODEL_COLUMNS = (
@@ -59,16 +46,6 @@ MODEL_COLUMNS = (
 def ps_text(sequences: Sequence[Row], style: Style) -> str:
     """Running and waiting requests."""
     return table(PS_COLUMNS, sequences, style) if sequences else "no requests"
-
-
-def kv_text(sequences: Sequence[Row], style: Style) -> str:
-    """What each stage holds for each sequence, with the sum."""
-    if not sequences:
-        return "no KV caches are held"
-    held = sum(row.get("bytes") or 0 for row in sequences)
-    ids = {row.get("sequence") for row in sequences}
-    word = "sequence" if len(ids) == 1 else "sequences"
-    return table(KV_COLUMNS, sequences, style) + f"\n{len(ids)} {word}, {size(held)} in all"
 
 
 def models_text(models: Sequence[Row], style: Style) -> str:

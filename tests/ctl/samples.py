@@ -119,11 +119,57 @@ PIPELINE: dict[str, Any] = {
     ],
     "hops": HOPS,
 }
+AB, CD = "ab" * 16, "cd" * 16
 KV = [
-    {"sequence": "ab" * 16, "stage": 0, "node": "studio", "tokens": 1024, "bytes": 4_194_304},
-    {"sequence": "ab" * 16, "stage": 1, "node": "mini", "tokens": 1023, "bytes": 4_190_208},
+    {"sequence": AB, "stage": 0, "node": "studio", "tokens": 1024, "bytes": 4_194_304},
+    {"sequence": AB, "stage": 1, "node": "mini", "tokens": 1023, "bytes": 4_190_208},
 ]
-KV = [{**row, "kind": "kv"} for row in KV]
+KV = [{**row, "kind": "kv", "kv_bits": 0} for row in KV]
+ENTRY: dict[str, Any] = {
+    "sequence": AB,
+    "state": "kept",
+    "tokens": 1023,
+    "kv_bits": 0,
+    "pinned": True,
+    "age": 4000.0,
+    "idle": 61.0,
+    "hits": 12,
+    "shared_with": [CD],
+    "names": ["notes"],
+    "disk_bytes": None,
+}
+SAVED = {
+    **ENTRY,
+    "sequence": CD,
+    "state": "saved",
+    "kv_bits": 8,
+    "pinned": False,
+    "shared_with": [],
+    "names": [],
+    "disk_bytes": 2_000_000,
+}
+KV_STAGE = {"stage": 0, "node": "studio", "budget_bytes": 9e9, "used_bytes": 4_194_304}
+KV_STAGE |= {"kept_bytes": 4_000_000, "disk_bytes": 1_000_000}
+COUNTERS = {"hits": 3, "misses": 1, "hit_tokens": 2048, "evictions": 5, "preemptions": 0}
+KV_ALL: dict[str, Any] = {
+    "sequences": KV,
+    "silent": [],
+    "entries": [ENTRY, SAVED],
+    "counters": COUNTERS,
+    "stages": [KV_STAGE],
+}
+CONVERSATION: dict[str, Any] = {
+    "name": "notes",
+    "model": "qwen",
+    "raw": False,
+    "kv_bits": 0,
+    "turns": 3,
+    "tokens": 1024,
+    "sequence": AB,
+    "idle": 61.0,
+    "running": False,
+    "saved": True,
+}
 PS = [
     {
         "sequence": "ab" * 16,

@@ -16,7 +16,19 @@ from tests.ctl.fake import (
     reply,
     silent,
 )
-from tests.ctl.samples import EVENTS, KV, MODELS, NODE, PIPELINE, PS, STATUS
+from tests.ctl.samples import (
+    AB,
+    CD,
+    CONVERSATION,
+    ENTRY,
+    EVENTS,
+    KV_ALL,
+    MODELS,
+    NODE,
+    PIPELINE,
+    PS,
+    STATUS,
+)
 
 
 def events(fake, peer, request):
@@ -29,7 +41,13 @@ SCRIPTS = {
     "status": reply(STATUS),
     "nodes": reply({"nodes": [NODE]}),
     "pipeline": reply(PIPELINE),
-    "kv": reply({"sequences": KV}),
+    "kv": reply(KV_ALL),
+    "kv_pin": reply({"sequence": AB, "pinned": True}),
+    "kv_evict": reply({"evicted": [AB]}),
+    "kv_save": reply({"sequence": AB, "tokens": 1024, "bytes": 8_384_512, "seconds": 0.25}),
+    "kv_load": reply({"sequence": AB, "tokens": 1024, "bytes": 8_384_512, "seconds": 0.25}),
+    "conversation_list": reply({"conversations": [CONVERSATION]}),
+    "conversation_forget": reply({"forgotten": "notes"}),
     "ps": reply({"sequences": PS}),
     "model_list": reply({"models": MODELS}),
     "model_unload": reply({"model": "embedded"}),
@@ -41,6 +59,16 @@ READS = [
     (("nodes",), "studio", "nodes"),
     (("pipeline",), "COMPUTE P50", "stages"),
     (("kv",), "abababababab", "sequences"),
+    (("kv", "list"), "notes", "entries"),
+    (("kv", "list"), "qwen", "conversations"),
+    (("kv", "show", "notes"), "kept", "entry"),
+    (("kv", "show", "ab"), "studio", "sequences"),
+    (("kv", "pin", "AB"), "pinned abababababab\n", "pinned"),
+    (("kv", "unpin", "notes"), "unpinned abababababab\n", "sequence"),
+    (("kv", "evict", "ab"), "evicted abababababab\n", "evicted"),
+    (("kv", "evict", "--all"), "evicted abababababab\n", "evicted"),
+    (("kv", "save", "notes"), "saved abababababab, 1 024 tokens, 8.4 MB in 0.25 s", "bytes"),
+    (("kv", "load", "ab"), "loaded abababababab, 1 024 tokens, 8.4 MB in 0.25 s", "seconds"),
     (("ps",), "decode", "sequences"),
     (("model", "list"), "llama", "models"),
     (("model", "unload"), "unloaded embedded", "model"),
@@ -69,6 +97,67 @@ def test_jsonl_is_one_record_per_row(ctl, coordinator):
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["node"] for row in rows] == ["studio", "mini"]
     assert all(row["schema"] == 1 for row in rows)
+
+
+def test_entries_and_conversations_are_told_apart_in_jsonl(ctl, coordinator):
+    fake = coordinator(**SCRIPTS)
+    done = ctl("kv", "-o", "jsonl", "list", "--endpoint", fake.endpoint)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["type"] for row in rows] == ["entry", "entry", "conversation"]
+
+
+@pytest.mark.parametrize(
+    ("words", "verb", "arguments"),
+    [
+        (("pin", "notes"), "kv.pin", {"conversation": "notes", "pinned": True}),
+        (("unpin", "Ab"), "kv.pin", {"sequence": "ab", "pinned": False}),
+        (("evict", "notes"), "kv.evict", {"conversation": "notes"}),
+        (("evict", "--all"), "kv.evict", {"sequence": "all"}),
+        (("save", "ab"), "kv.save", {"sequence": "ab"}),
+        (("load", "cd"), "kv.load", {"entry": "cd"}),
+        (("load", "notes"), "kv.load", {"conversation": "notes"}),
+        (("evict", "notes", "--forget"), "kv.evict", {"conversation": "notes"}),
+        (("evict", "notes", "--forget"), "conversation.forget", {"conversation": "notes"}),
+    ],
+)
+def test_a_conversation_is_named_and_a_sequence_by_its_id(ctl, coordinator, words, verb, arguments):
+    fake = coordinator(**SCRIPTS)
+    assert ctl("kv", *words, "--endpoint", fake.endpoint).returncode == 0
+    assert fake.wait_for(verb).arguments == arguments
+
+
+def test_a_name_goes_before_an_id(ctl, coordinator):
+    named = {**CONVERSATION, "name": "cd"}
+    scripts = {**SCRIPTS, "conversation_list": reply({"conversations": [named]})}
+    fake = coordinator(**scripts)
+    ctl("kv", "pin", "cd", "--endpoint", fake.endpoint)
+    assert fake.wait_for("kv.pin").arguments["conversation"] == "cd"
+    done = ctl("kv", "pin", "cd", "--dry-run", "--endpoint", fake.endpoint)
+    assert done.stdout == "would pin abababababab\n", "that of its last turn"
+
+
+def test_a_conversation_without_kv_can_be_forgotten(ctl, coordinator):
+    nothing = reply({**KV_ALL, "entries": []})
+    fake = coordinator(**{**SCRIPTS, "kv": nothing, "kv_evict": failure(1, "no KV")})
+    done = ctl("kv", "evict", "notes", "--forget", "--endpoint", fake.endpoint)
+    assert (done.returncode, done.stdout) == (0, "forgot notes\n")
+
+
+def test_a_dry_run_says_what_would_go(ctl, coordinator):
+    second = {**ENTRY, "sequence": CD, "pinned": False}
+    running = {**second, "sequence": "ef" * 16, "state": "running"}
+    known = reply({**KV_ALL, "entries": [ENTRY, second, running]})
+    fake = coordinator(**{**SCRIPTS, "kv": known})
+    done = ctl("kv", "evict", "--all", "--dry-run", "--endpoint", fake.endpoint)
+    assert done.stdout == "would evict cdcdcdcdcdcd\n"
+    done = ctl("kv", "evict", "notes", "--forget", "--dry-run", "--endpoint", fake.endpoint)
+    assert done.stdout == "would evict abababababab\nwould forget notes\n"
+    assert {request.verb for request in fake.requests} == {"kv", "conversation.list"}
+    alike = reply({**KV_ALL, "entries": [ENTRY, {**ENTRY, "sequence": "abcd" * 8}]})
+    fake = coordinator(**{**SCRIPTS, "kv": alike})
+    done = ctl("kv", "evict", "ab", "--dry-run", "--endpoint", fake.endpoint)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "2 sequences start like that" in done.stderr
 
 
 def test_arguments_reach_the_coordinator(ctl, coordinator):
@@ -103,6 +192,12 @@ def test_loading_a_model(ctl, coordinator):
         (("model", "load", "embedded"), "model.load"),
         (("model", "unload"), "model.unload"),
         (("cancel", "all"), "cancel"),
+        (("kv", "pin", "notes"), "kv.pin"),
+        (("kv", "unpin", "ab"), "kv.pin"),
+        (("kv", "evict", "ab"), "kv.evict"),
+        (("kv", "evict", "notes", "--forget"), "conversation.forget"),
+        (("kv", "save", "ab"), "kv.save"),
+        (("kv", "load", "cd"), "kv.load"),
     ],
 )
 def test_a_dry_run_changes_nothing(ctl, coordinator, words, verb):
@@ -120,6 +215,14 @@ def test_a_dry_run_changes_nothing(ctl, coordinator, words, verb):
         (("model", "load", "embedded", "--split", "5,5", "--dry-run"), 2, "its sum is 10"),
         (("model", "load", "embedded", "--split", "5,x"), 2, "wrong split '5,x'"),
         (("cancel", "zz", "--dry-run"), 1, "no request has that id"),
+        (("kv", "pin", "nobody"), 1, "no conversation has that name"),
+        (("kv", "show", "ee"), 1, "no KV of 'ee'"),
+        (("kv", "pin", "ee", "--dry-run"), 1, "no KV of 'ee'"),
+        (("kv", "load", "ab", "--dry-run"), 1, "it is not on disk"),
+        (("kv", "evict", "ab", "--all"), 2, "give --all"),
+        (("kv", "evict", "--dry-run"), 2, "give --all"),
+        (("kv", "evict", "ab", "--forget"), 2, "only a conversation can be forgotten"),
+        (("kv", "evict", "--all", "--forget"), 2, "only a conversation can be forgotten"),
     ],
 )
 def test_bad_arguments(ctl, coordinator, words, code, said):
@@ -244,14 +347,24 @@ def test_generate_sends_what_was_asked(ctl, coordinator):
             {"role": "system", "content": "be kind"},
             {"role": "user", "content": "hello"},
         ],
-        "raw": False,
+        "raw": None,
         "max_tokens": 9,
         "stop": ["a", "b"],
         "stop_at_eos": False,
         "kv_bits": 8,
+        "conversation": None,
     }
     assert (sampling["temperature"], sampling["top_k"], sampling["seed"]) == (0.5, 4, 11)
     assert sampling["logit_bias"] == [[42, -5.0]]
+
+
+def test_a_turn_of_a_conversation(ctl, coordinator):
+    fake = coordinator(generate=generation("a"))
+    for option in ("--raw", "--chat"):
+        ctl("generate", "-c", "notes", option, "x", "--endpoint", fake.endpoint)
+    for number, raw in ((1, True), (2, False)):
+        arguments = fake.wait_for("generate", number).arguments
+        assert (arguments["conversation"], arguments["raw"]) == ("notes", raw)
 
 
 def test_generate_formats(ctl, coordinator):
@@ -266,8 +379,10 @@ def test_generate_formats(ctl, coordinator):
     lines = [json.loads(line) for line in ctl("gen", "x", "--jsonl", *at).stdout.splitlines()]
     assert [line["type"] for line in lines] == ["start", "delta", "delta", "end"]
     assert lines[0]["sequence"] == SEQUENCE
+    assert [lines[index]["cached_tokens"] for index in (0, -1)] == [1, 1]
     done = ctl("gen", "x", "--stats", *at)
     assert "output 2 tokens" in done.stderr
+    assert "(1 cached" in done.stderr
     assert "output" not in done.stdout
 
 

@@ -6,12 +6,28 @@ import pytest
 
 from ctl.errors import CommandError, one_line
 from ctl.render import records, units
-from ctl.render.lists import event_text, kv_text, log_text, models_text, ps_text, statistics_text
+from ctl.render.kv import kv_text, list_text, show_text
+from ctl.render.lists import event_text, log_text, models_text, ps_text, statistics_text
 from ctl.render.pipeline import pipeline_text
 from ctl.render.status import nodes_text, status_text
 from ctl.render.table import Column, Style, columns_of, shorten, table
 from tests.ctl.fake import END
-from tests.ctl.samples import EVENTS, KV, MINI, MODELS, NODE, PIPELINE, PS, SPARE, STATUS
+from tests.ctl.samples import (
+    AB,
+    CONVERSATION,
+    ENTRY,
+    EVENTS,
+    KV,
+    KV_ALL,
+    MINI,
+    MODELS,
+    NODE,
+    PIPELINE,
+    PS,
+    SAVED,
+    SPARE,
+    STATUS,
+)
 
 PLAIN = Style()
 
@@ -37,10 +53,40 @@ HOP                 PATH         LINK P50    P99  STATE  WHY
 studio → mini       zmq              41us  200us  up
 mini → coordinator  zmq (plain)     310us  1.0ms  up"""
 
+KV_OLD_GOLDEN = """\
+SEQUENCE      STAGE  NODE    TOKENS    SIZE  TYPE  STATE  SHARED WITH  CONVERSATION
+abababababab      0  studio   1 024  4.2 MB  kv    -      -            -
+abababababab      1  mini     1 023  4.2 MB  kv    -      -            -
+1 sequence, 8.4 MB in all"""
+
 KV_GOLDEN = """\
-SEQUENCE      STAGE  NODE    TOKENS    SIZE  KIND
-abababababab      0  studio   1 024  4.2 MB  kv
-abababababab      1  mini     1 023  4.2 MB  kv
+SEQUENCE      STAGE  NODE    TOKENS    SIZE  TYPE  STATE  SHARED WITH   CONVERSATION
+abababababab      0  studio   1 024  4.2 MB  kv    kept   cdcdcdcdcdcd  notes
+abababababab      1  mini     1 023  4.2 MB  kv    kept   cdcdcdcdcdcd  notes
+1 sequence, 8.4 MB in all
+
+STAGE  NODE    BUDGET    USED    KEPT    DISK
+    0  studio  9.0 GB  4.2 MB  4.0 MB  1.0 MB
+hit rate 75% (3 of 4) · 2 048 tokens used again · evictions 5 · preemptions 0"""
+
+KV_LIST_GOLDEN = """\
+SEQUENCE      STATE  TOKENS  TYPE   PINNED  HITS  IDLE   AGE    DISK  SHARED WITH   CONVERSATION
+abababababab  kept    1 023  exact  yes       12  1m1s  1h6m       -  cdcdcdcdcdcd  notes
+cdcdcdcdcdcd  saved   1 023  8-bit  no        12  1m1s  1h6m  2.0 MB
+
+CONVERSATION  TURNS  TOKENS  IDLE  RUNNING  SAVED  RAW  MODEL  SEQUENCE
+notes             3   1 024  1m1s  no       yes    no   qwen   abababababab"""
+
+KV_SHOW_GOLDEN = """\
+CONVERSATION  TURNS  TOKENS  IDLE  RUNNING  SAVED  RAW  MODEL  SEQUENCE
+notes             3   1 024  1m1s  no       yes    no   qwen   abababababab
+
+SEQUENCE      STATE  TOKENS  TYPE   PINNED  HITS  IDLE   AGE  DISK  SHARED WITH   CONVERSATION
+abababababab  kept    1 023  exact  yes       12  1m1s  1h6m     -  cdcdcdcdcdcd  notes
+
+SEQUENCE      STAGE  NODE    TOKENS    SIZE  TYPE  STATE  SHARED WITH   CONVERSATION
+abababababab      0  studio   1 024  4.2 MB  kv    kept   cdcdcdcdcdcd  notes
+abababababab      1  mini     1 023  4.2 MB  kv    kept   cdcdcdcdcdcd  notes
 1 sequence, 8.4 MB in all"""
 
 PS_GOLDEN = """\
@@ -58,11 +104,20 @@ embedded  yes     llama              8  12.6 MB  -             /models/embedded"
         (status_text(STATUS, PLAIN), STATUS_GOLDEN),
         (status_text(STATUS, Style(width=80)), STATUS_80),
         (pipeline_text(PIPELINE, PLAIN), PIPELINE_GOLDEN),
-        (kv_text(KV, PLAIN), KV_GOLDEN),
+        (kv_text({"sequences": KV}, PLAIN), KV_OLD_GOLDEN),
+        (kv_text(KV_ALL, PLAIN), KV_GOLDEN),
+        (list_text([ENTRY, SAVED], [CONVERSATION], PLAIN), KV_LIST_GOLDEN),
+        (
+            show_text({"conversation": CONVERSATION, "entry": ENTRY, "sequences": KV}, PLAIN),
+            KV_SHOW_GOLDEN,
+        ),
         (ps_text(PS, PLAIN), PS_GOLDEN),
         (models_text(MODELS, PLAIN), MODELS_GOLDEN),
     ],
-    ids=["status", "status at 80", "pipeline", "kv", "ps", "models"],
+    ids=[
+        *("status", "status at 80", "pipeline", "kv without entries", "kv", "kv list", "kv show"),
+        *("ps", "models"),
+    ],
 )
 def test_golden(text, golden):
     assert text == golden
@@ -72,8 +127,14 @@ def test_golden(text, golden):
 @pytest.mark.parametrize("wide", [False, True])
 def test_tables_fit(width, wide):
     style = Style(width=width, wide=wide)
-    for text in (nodes_text([NODE, MINI, SPARE], style), ps_text(PS, style), kv_text(KV, style)):
-        table_lines = [line for line in text.splitlines() if "in all" not in line]
+    for text in (
+        nodes_text([NODE, MINI, SPARE], style),
+        ps_text(PS, style),
+        kv_text(KV_ALL, style),
+        list_text([ENTRY, SAVED], [CONVERSATION], style),
+    ):
+        sums = ("in all", "hit rate")
+        table_lines = [t for t in text.splitlines() if not any(word in t for word in sums)]
         assert all(columns_of(line) <= max(width, 38) for line in table_lines)
 
 
@@ -119,7 +180,9 @@ def test_nothing_there():
     empty = {**STATUS, "state": "idle", "model": None, "nodes": [], "hops": []}
     assert "no model" in status_text(empty, PLAIN)
     assert "no pipeline" in pipeline_text({**PIPELINE, "stages": []}, PLAIN)
-    assert kv_text([], PLAIN) == "no KV caches are held"
+    assert kv_text({"sequences": []}, PLAIN) == "no KV caches are held"
+    assert list_text([], [], PLAIN) == "no KV caches are held\nno conversations"
+    assert show_text({"sequences": []}, PLAIN) == "no KV caches are held"
     assert ps_text([], PLAIN) == "no requests"
     assert models_text([], PLAIN) == "no models are configured"
     assert nodes_text([], PLAIN) == "no nodes have joined"
@@ -129,6 +192,12 @@ def test_missing_and_null_keys_are_dashes():
     assert "-" in nodes_text([{"name": "bare"}], Style(wide=True))
     status_text({"state": "idle"}, PLAIN)
     pipeline_text({"stages": [{"stage": 0}], "hops": [{"from": "a"}]}, PLAIN)
+    bare = {"sequence": AB}
+    for text in (
+        kv_text({"sequences": [bare], "stages": [{"stage": 0}], "counters": {"hits": 1}}, PLAIN),
+        list_text([bare], [{"name": "notes"}], Style(wide=True)),
+    ):
+        assert text.count(" - ") >= 3
 
 
 def test_color_only_when_wanted():
