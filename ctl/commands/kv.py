@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,16 +13,14 @@ from ctl.render.lists import short_id
 from ctl.render.table import clean
 from ctl.render.units import number, size
 from ctl.session import Session
+from ctl.target import LIST, Row, Target, ambiguous, target, unheld
 
 if TYPE_CHECKING:
     from ctl.client import Client
 
-Row = dict[str, Any]
-What = Annotated[
-    str, typer.Argument(metavar="SEQUENCE|NAME", help="An id, the start of one, or a conversation.")
-]
+WHAT = "An id, the start of one, or a conversation."
+What = Annotated[str, typer.Argument(metavar="SEQUENCE|NAME", help=WHAT)]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen.")]
-SEQUENCE = re.compile(r"[0-9a-fA-F]{1,32}")
 
 
 def register(app: typer.Typer) -> None:
@@ -41,36 +37,6 @@ def register(app: typer.Typer) -> None:
     command(group, "save", no_args_is_help=True)(save)
     command(group, "load", no_args_is_help=True)(load)
     app.add_typer(group, name="kv")
-
-
-@dataclass(frozen=True)
-class Target:
-    """What was named: a conversation, or a sequence by the start of its id (of a conversation: the
-    whole id of its last turn).
-    """
-
-    sequence: str
-    conversation: Row | None
-
-    def argument(self, key: str = "sequence") -> dict[str, str]:
-        """As the coordinator's verbs take it."""
-        if self.conversation is not None:
-            return {"conversation": self.conversation["name"]}
-        return {key: self.sequence}
-
-    def of(self, rows: list[Row]) -> list[Row]:
-        return [row for row in rows if str(row.get("sequence")).startswith(self.sequence)]
-
-
-def target(client: Client, word: str) -> Target:
-    """The conversation of that name, else the sequence: a name may look like an id."""
-    for conversation in client.request("conversation.list")["conversations"]:
-        if conversation.get("name") == word:
-            return Target(str(conversation.get("sequence")), conversation)
-    if SEQUENCE.fullmatch(word):
-        return Target(word.lower(), None)
-    why = "no conversation has that name, and it is no sequence's id"
-    raise CommandError(ExitCode.FAILED, f"unknown {word!r}", why, "see `shardctl kv list`")
 
 
 def overview(session: Session) -> None:
@@ -103,9 +69,9 @@ def show(session: Session, what: What) -> None:
     entries = wanted.of(known.get("entries") or [])
     ids = {row.get("sequence") for row in (*rows, *entries)}
     if len(ids) > 1:
-        raise _ambiguous(what, len(ids))
+        raise ambiguous(what, len(ids))
     if not ids and wanted.conversation is None:
-        raise _unheld(what)
+        raise unheld(what)
     data = {
         "sequence": next(iter(ids), wanted.sequence),
         "conversation": wanted.conversation,
@@ -130,7 +96,7 @@ def _pin(session: Session, what: str, pinned: bool, dry_run: bool) -> None:
     with session.client() as client:
         wanted = target(client, what)
         if dry_run:
-            data = {"sequence": _held(client, wanted, what)["sequence"], "pinned": pinned}
+            data = {"sequence": wanted.held(client)["sequence"], "pinned": pinned}
         else:
             data = client.request("kv.pin", pinned=pinned, **wanted.argument())
     verb = ("would " if dry_run else "") + ("pin" if pinned else "unpin")
@@ -141,7 +107,9 @@ def _pin(session: Session, what: str, pinned: bool, dry_run: bool) -> None:
 
 def evict(
     session: Session,
-    what: Annotated[str | None, typer.Argument(metavar="[SEQUENCE|NAME]")] = None,
+    what: Annotated[
+        str | None, typer.Argument(metavar="[SEQUENCE|NAME]", help=WHAT, show_default=False)
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="All that no request uses.")] = False,
     forget: Annotated[
         bool, typer.Option("--forget", help="Forget the conversation too, not only its KV.")
@@ -158,7 +126,7 @@ def evict(
         if forget and (wanted is None or wanted.conversation is None):
             why = "only a conversation can be forgotten"
             raise CommandError(ExitCode.USAGE, "--forget", why, "give a conversation's name")
-        data: Row = {"evicted": _evicted(client, wanted, what, forget, dry_run)}
+        data: Row = {"evicted": _evicted(client, wanted, forget, dry_run)}
         if forget:
             data["forgotten"] = what
             if not dry_run:
@@ -171,9 +139,7 @@ def evict(
     session.show(data, lambda style: "\n".join(lines) or "nothing to evict")
 
 
-def _evicted(
-    client: Client, wanted: Target | None, what: str | None, forget: bool, dry_run: bool
-) -> list[str]:
+def _evicted(client: Client, wanted: Target | None, forget: bool, dry_run: bool) -> list[str]:
     """What goes, or would go. A conversation that is to be forgotten need not be held."""
     if dry_run or forget:
         entries = client.request("kv").get("entries") or []
@@ -183,7 +149,7 @@ def _evicted(
         if forget and not wanted.of(entries):
             return []
         if dry_run:
-            return [_found(entries, wanted, str(what))["sequence"]]
+            return [wanted.one_of(entries)["sequence"]]
     argument = {"sequence": "all"} if wanted is None else wanted.argument()
     evicted: list[str] = client.request("kv.evict", **argument)["evicted"]
     return evicted
@@ -194,7 +160,7 @@ def save(session: Session, what: What, dry_run: DryRun = False) -> None:
     with session.client() as client:
         wanted = target(client, what)
         if dry_run:
-            data = _held(client, wanted, what)
+            data = wanted.held(client)
         else:
             data = client.request("kv.save", **wanted.argument())
     _moved(session, data, "would save" if dry_run else "saved", dry_run)
@@ -211,10 +177,10 @@ def load(
     with session.client() as client:
         wanted = target(client, what)
         if dry_run:
-            data = _held(client, wanted, what)
+            data = wanted.held(client)
             if data.get("disk_bytes") is None:
                 why = "it is not on disk"
-                raise CommandError(ExitCode.FAILED, f"cannot load {what!r}", why, _LIST)
+                raise CommandError(ExitCode.FAILED, f"cannot load {what!r}", why, LIST)
         else:
             data = client.request("kv.load", **wanted.argument("entry"))
     _moved(session, data, "would load" if dry_run else "loaded", dry_run)
@@ -228,32 +194,6 @@ def _moved(session: Session, data: Row, verb: str, dry_run: bool) -> None:
         text += f", {size(shown['bytes'])}"
         text += "" if seconds is None else f" in {seconds:.2f} s"
     session.show({**shown, "dry_run": dry_run}, lambda style: text)
-
-
-_LIST = "see `shardctl kv list`"
-
-
-def _held(client: Client, wanted: Target, what: str) -> Row:
-    return _found(client.request("kv").get("entries") or [], wanted, what)
-
-
-def _found(entries: list[Row], wanted: Target, what: str) -> Row:
-    """The one entry that the coordinator would take; by its rules."""
-    found = wanted.of(entries)
-    if not found:
-        raise _unheld(what)
-    if len(found) > 1:
-        raise _ambiguous(what, len(found))
-    return found[0]
-
-
-def _unheld(what: str) -> CommandError:
-    return CommandError(ExitCode.FAILED, f"no KV of {what!r}", "no stage holds any", _LIST)
-
-
-def _ambiguous(what: str, count: int) -> CommandError:
-    why = f"{count} sequences start like that"
-    return CommandError(ExitCode.USAGE, f"unclear {what!r}", why, "give more of the id")
 
 
 def _note_silent(session: Session, data: Row) -> None:
