@@ -159,10 +159,8 @@ def save(session: Session, what: What, dry_run: DryRun = False) -> None:
     """Write it to the nodes' disks, from where it comes back after a restart."""
     with session.client() as client:
         wanted = target(client, what)
-        if dry_run:
-            data = wanted.held(client)
-        else:
-            data = client.request("kv.save", **wanted.argument())
+        ask = client.request
+        data = wanted.held(client) if dry_run else ask("kv.save", **wanted.argument())
     _moved(session, data, "would save" if dry_run else "saved", dry_run)
 
 

@@ -19,13 +19,16 @@ class Reference:
         self.model, _ = load_model(folder)
         self.tokenizer: Any = load_tokenizer(folder)
         self.ties = 0
-        self._known: dict[str, list[int]] = {}
+        self._known: dict[str | tuple[int, ...], list[int]] = {}
 
-    def encode(self, prompt: str) -> list[int]:
+    def encode(self, prompt: str | tuple[int, ...]) -> list[int]:
+        """Tokens stand for themselves."""
+        if isinstance(prompt, tuple):
+            return list(prompt)
         ids: list[int] = self.tokenizer.encode(prompt)
         return ids
 
-    def tokens(self, prompt: str, count: int) -> list[int]:
+    def tokens(self, prompt: str | tuple[int, ...], count: int) -> list[int]:
         """The first `count` greedy tokens."""
         known = self._known.get(prompt, [])
         if len(known) < count:
@@ -37,7 +40,7 @@ class Reference:
         text: str = self.tokenizer.decode(list(tokens))
         return text
 
-    def check(self, prompt: str, got: Sequence[int]) -> None:
+    def check(self, prompt: str | tuple[int, ...], got: Sequence[int]) -> None:
         """`got` is the beginning of the greedy answer, but for a tie of two tokens, which is
         counted; what follows a tie cannot be compared.
         """
