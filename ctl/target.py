@@ -34,7 +34,7 @@ class Target:
 
     def of(self, rows: list[Row]) -> list[Row]:
         """Those that are meant."""
-        return [row for row in rows if str(row.get("sequence")).startswith(self.sequence)]
+        return [row for row in rows if id_of(row).startswith(self.sequence)]
 
     def one_of(self, entries: list[Row]) -> Row:
         """The one entry that the coordinator would take; by its rules."""
@@ -48,6 +48,11 @@ class Target:
     def held(self, client: Client) -> Row:
         """That entry, of those there are now."""
         return self.one_of(client.request("kv").get("entries") or [])
+
+
+def id_of(row: Row) -> str:
+    """What is on the disks only is no sequence, and has an id of its own."""
+    return str(row.get("sequence") or row.get("entry"))
 
 
 def target(client: Client, word: str) -> Target:

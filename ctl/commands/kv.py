@@ -13,7 +13,7 @@ from ctl.render.lists import short_id
 from ctl.render.table import clean
 from ctl.render.units import number, size
 from ctl.session import Session
-from ctl.target import LIST, Row, Target, ambiguous, target, unheld
+from ctl.target import LIST, Row, Target, ambiguous, id_of, target, unheld
 
 if TYPE_CHECKING:
     from ctl.client import Client
@@ -67,7 +67,7 @@ def show(session: Session, what: What) -> None:
         known = client.request("kv")
     rows = wanted.of(known["sequences"])
     entries = wanted.of(known.get("entries") or [])
-    ids = {row.get("sequence") for row in (*rows, *entries)}
+    ids = {id_of(row) for row in (*rows, *entries)}
     if len(ids) > 1:
         raise ambiguous(what, len(ids))
     if not ids and wanted.conversation is None:
@@ -176,7 +176,7 @@ def load(
         wanted = target(client, what)
         if dry_run:
             data = wanted.held(client)
-            if data.get("disk_bytes") is None:
+            if data.get("state") != "saved" and data.get("disk_bytes") is None:
                 why = "it is not on disk"
                 raise CommandError(ExitCode.FAILED, f"cannot load {what!r}", why, LIST)
         else:
@@ -185,8 +185,10 @@ def load(
 
 
 def _moved(session: Session, data: Row, verb: str, dry_run: bool) -> None:
-    shown = {key: data.get(key) for key in ("sequence", "tokens", "bytes", "seconds")}
-    text = f"{verb} {short_id(shown['sequence'])}, {number(shown['tokens'])} tokens"
+    shown = {key: data.get(key) for key in ("sequence", "entry", "tokens", "bytes", "seconds")}
+    text = (
+        f"{verb} {short_id(shown['sequence'] or shown['entry'])}, {number(shown['tokens'])} tokens"
+    )
     if not dry_run:
         seconds = shown["seconds"]
         text += f", {size(shown['bytes'])}"

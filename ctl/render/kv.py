@@ -20,8 +20,17 @@ def _kind(row: Row) -> str:
     return clean(kind) if kind or bits is None else "exact"
 
 
-def _sequence(row: Row) -> str:
-    return short_id(row.get("sequence"))
+def _id(row: Row) -> object:
+    """What is on the disks only is no sequence, and has an id of its own."""
+    return row.get("sequence") or row.get("entry")
+
+
+def _short_id(row: Row) -> str:
+    return short_id(_id(row))
+
+
+def _on_disk(row: Row) -> str:
+    return size(row.get("bytes") if row.get("state") == "saved" else row.get("disk_bytes"))
 
 
 def _words(values: Sequence[object] | None) -> str:
@@ -38,10 +47,10 @@ def _yes(row: Row, key: str) -> str:
     return "-" if value is None else "yes" if value else "no"
 
 
-ID = Column("ID", lambda row: clean(row.get("sequence")), keep=7, wide=True)
+ID = Column("ID", lambda row: clean(_id(row)), keep=7, wide=True)
 
 KV_COLUMNS = (
-    Column("SEQUENCE", _sequence),
+    Column("SEQUENCE", _short_id),
     Column("STAGE", lambda row: clean(row.get("stage")), right=True),
     Column("NODE", lambda row: clean(row.get("node"))),
     Column("TOKENS", lambda row: number(row.get("tokens")), right=True),
@@ -63,7 +72,7 @@ STAGE_COLUMNS = (
 )
 
 ENTRY_COLUMNS = (
-    Column("SEQUENCE", _sequence),
+    Column("SEQUENCE", _short_id),
     Column("STATE", lambda row: clean(row.get("state")), state=True),
     Column("TOKENS", lambda row: number(row.get("tokens")), right=True),
     Column("TYPE", _kind, keep=3),
@@ -71,7 +80,7 @@ ENTRY_COLUMNS = (
     Column("HITS", lambda row: number(row.get("hits")), keep=3, right=True),
     Column("IDLE", lambda row: age(row.get("idle")), keep=2, right=True),
     Column("AGE", lambda row: age(row.get("age")), keep=5, right=True),
-    Column("DISK", lambda row: size(row.get("disk_bytes")), keep=4, right=True),
+    Column("DISK", _on_disk, keep=4, right=True),
     Column("SHARED WITH", _shared, keep=6),
     Column("CONVERSATION", lambda row: _words(row.get("names")), keep=1),
     ID,
@@ -86,7 +95,7 @@ CONVERSATION_COLUMNS = (
     Column("SAVED", lambda row: _yes(row, "saved"), keep=3),
     Column("RAW", lambda row: _yes(row, "raw"), keep=4),
     Column("MODEL", lambda row: clean(row.get("model")), keep=5),
-    Column("SEQUENCE", _sequence, keep=3),
+    Column("SEQUENCE", _short_id, keep=3),
     ID,
 )
 

@@ -59,7 +59,7 @@ class StandIn:
         self.heard: list[msg.Message] = []
         self.connected = True
         self.scheduler = Scheduler(Limits())
-        pipeline = Pipeline(1, 1, (StageCost(0.01, 0.001),), context, 512)
+        pipeline = Pipeline(1, 1, (StageCost(((1, 0.01),), 0.001),), context, 512)
         self.scheduler.configure(pipeline, 0.0)
         self._sequences = 0
         of = cast(Coordinator, self)

@@ -62,6 +62,7 @@ def test_its_first_turn_is_a_request_like_any(of: StandIn, chatml: Tokenizer) ->
     for arguments in ({"prompt": "hi"}, {"prompt": "hi", "raw": True}):
         of.ask(of.streams.generate, **arguments)
         alone = of.prompt()
+        assert of.kv_bits() == 0
         of.end(FinishReason.CANCELLED)
         of.turn("talk", **arguments)
         assert of.prompt() == alone

@@ -74,10 +74,11 @@ def test_arguments_that_cannot_be_used_are_named(arguments: dict[str, Any], word
         Generate.parse(arguments)
 
 
-def test_kv_is_exact_unless_asked_for_otherwise() -> None:
-    assert Generate.parse({"prompt": "a"}).kv_bits == 0
-    assert Generate.parse({"prompt": "a", "kv_bits": None}).kv_bits == 0
-    assert Generate.parse({"prompt": "a", "kv_bits": 4}).kv_bits == 4
+def test_what_is_not_said_is_left_to_the_conversation() -> None:
+    plain = Generate.parse({"prompt": "a", "kv_bits": None})
+    assert (plain.kv_bits, plain.raw, plain.conversation) == (None, None, None)
+    told = Generate.parse({"prompt": "a", "kv_bits": 4, "raw": False, "conversation": "a.b-C_1"})
+    assert (told.kv_bits, told.raw, told.conversation) == (4, False, "a.b-C_1")
 
 
 def test_terms_grow_and_survive_damage(tmp_path: Path) -> None:

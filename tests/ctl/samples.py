@@ -138,15 +138,15 @@ ENTRY: dict[str, Any] = {
     "names": ["notes"],
     "disk_bytes": None,
 }
-SAVED = {
-    **ENTRY,
-    "sequence": CD,
+SAVED: dict[str, Any] = {
+    "entry": CD,
     "state": "saved",
+    "tokens": 1023,
+    "bytes": 2_000_000,
     "kv_bits": 8,
-    "pinned": False,
-    "shared_with": [],
-    "names": [],
-    "disk_bytes": 2_000_000,
+    "nodes": ["mini", "studio"],
+    "complete": True,
+    "idle": 61.0,
 }
 KV_STAGE = {"stage": 0, "node": "studio", "budget_bytes": 9e9, "used_bytes": 4_194_304}
 KV_STAGE |= {"kept_bytes": 4_000_000, "disk_bytes": 1_000_000}

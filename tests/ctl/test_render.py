@@ -72,7 +72,7 @@ hit rate 75% (3 of 4) · 2 048 tokens used again · evictions 5 · preemptions 0
 KV_LIST_GOLDEN = """\
 SEQUENCE      STATE  TOKENS  TYPE   PINNED  HITS  IDLE   AGE    DISK  SHARED WITH   CONVERSATION
 abababababab  kept    1 023  exact  yes       12  1m1s  1h6m       -  cdcdcdcdcdcd  notes
-cdcdcdcdcdcd  saved   1 023  8-bit  no        12  1m1s  1h6m  2.0 MB
+cdcdcdcdcdcd  saved   1 023  8-bit  -          -  1m1s     -  2.0 MB  -             -
 
 CONVERSATION  TURNS  TOKENS  IDLE  RUNNING  SAVED  RAW  MODEL  SEQUENCE
 notes             3   1 024  1m1s  no       yes    no   qwen   abababababab"""
