@@ -55,9 +55,9 @@ class Archive:
     def write(self, conversation: Conversation) -> None:
         """All of it or nothing. OSError when the disk refuses it; what was there stays."""
         text = cv.to_text(conversation)
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(0o700, parents=True, exist_ok=True)
         fresh = self._folder / f".{conversation.name}.new"
-        with fresh.open("w", encoding="utf-8") as file:
+        with open(fresh, "w", encoding="utf-8", opener=_private) as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -77,6 +77,11 @@ class Archive:
             todo = f"remove {path}: it cannot be moved aside ({error.strerror})"
             return _unusable(name, why, todo)
         return _unusable(name, why, f"it is {aside} now; ask again to begin anew")
+
+
+def _private(path: str, flags: int) -> int:
+    """Nobody else is to read what was said."""
+    return os.open(path, flags, 0o600)
 
 
 def _unusable(name: str, why: str, todo: str) -> Refusal:

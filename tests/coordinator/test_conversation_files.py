@@ -40,6 +40,13 @@ def test_it_comes_back_as_it_was(tmp_path: Path) -> None:
     assert archive.names() == []
 
 
+def test_nobody_else_may_read_it(tmp_path: Path) -> None:
+    archive = Archive(tmp_path / "conversations")
+    archive.write(TALK)
+    path = archive.path("notes")
+    assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+
+
 def test_files_of_other_kinds_are_no_conversations(tmp_path: Path) -> None:
     for name in (
         ".hidden.json",
