@@ -113,7 +113,8 @@ class Conversations:
             raise Refusal(EXIT_REFUSED, what, why, "wait for it, or end it: see `shardctl ps`")
 
     def _check_new(self, name: str) -> None:
-        alike = next((n for n in self._known if n.lower() == name.lower()), None)
+        names = (*self._known, *self._running)
+        alike = next((n for n in names if n.lower() == name.lower()), None)
         if alike:  # some file systems take them for the same
             what, why = f"there is a conversation {alike}", "names must differ in more than case"
             raise Refusal(EXIT_REFUSED, what, why, "use that name, or another")

@@ -348,7 +348,10 @@ def test_forgotten_it_begins_anew(of: StandIn, chatml: Tokenizer, tmp_path: Path
 def test_there_is_a_most_and_case_does_not_tell_names_apart(
     of: StandIn, chatml: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    say(of, chatml, "one", "a")
+    assert of.turn("talk", prompt="one") is None
+    assert "there is a conversation talk" in of.turn("Talk", prompt="x")
+    of.deliver(spelt(chatml, "a"))
+    of.end()
     assert "there is a conversation talk" in of.turn("Talk", prompt="x")
     monkeypatch.setattr(conversations, "MOST", 1)
     assert "there are 1 conversations" in of.turn("other", prompt="x")
