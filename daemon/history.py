@@ -38,6 +38,13 @@ class History:
             self.tokens.append(token)
             self._hashes.append(h)
 
+    def head(self, length: int) -> History:
+        """A history of its own of the first `length` tokens."""
+        copy = History()
+        copy.tokens = self.tokens[:length]
+        copy._hashes = self._hashes[: length + 1]
+        return copy
+
     def trim(self, length: int) -> None:
         """Forget everything after the first `length` tokens."""
         del self.tokens[length:]

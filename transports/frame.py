@@ -18,6 +18,7 @@ from enum import IntEnum
 from typing import Any
 
 SEQUENCE_ID_BYTES = 16
+FINAL_ATTEMPT = (1 << 32) - 1  # the largest that fits its field: no attempt is above it
 
 
 class FrameKind(IntEnum):
@@ -83,10 +84,29 @@ class Departure:
 @dataclass(frozen=True, slots=True)
 class Release:
     """Command, executed by every stage in the order of frames: forget the sequence and free its
-    caches.
+    caches, unless a later attempt than `attempt` has begun; spans of `attempt` and before are
+    refused from then on. With FINAL_ATTEMPT the sequence never comes back.
     """
 
     sequence: bytes
+    attempt: int = FINAL_ATTEMPT
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """Command: attempt `attempt` of `target` starts from the first `length` tokens of `source`, and
+    whatever the caches have of them. A stage that holds less of the source gives the target less;
+    one that holds tokens of the target, or has released this attempt of it, does nothing. It rides
+    with the attempt's first span, before which it is executed.
+    """
+
+    source: bytes
+    target: bytes
+    attempt: int
+    length: int
+
+
+Command = Release | Fork
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +154,7 @@ class Frame:
     spans: tuple[Span, ...] = ()
     tokens: tuple[int, ...] = ()
     constants: Mapping[bytes, Mapping[str, Any]] = field(default_factory=dict)
-    commands: tuple[Release, ...] = ()
+    commands: tuple[Command, ...] = ()
     departures: tuple[Departure, ...] = ()
     traces: tuple[StageTrace, ...] = ()
     logprobs: Mapping[bytes, Any] = field(default_factory=dict)

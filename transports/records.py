@@ -8,17 +8,27 @@ import math
 import struct
 
 from transports.errors import EncodeError, FrameError
-from transports.frame import Departure, DType, Reason, Release, StageTrace, Tensor
+from transports.frame import (
+    Command,
+    Departure,
+    DType,
+    Fork,
+    Reason,
+    Release,
+    StageTrace,
+    Tensor,
+)
 from transports.limits import MAX_RANK, FrameLimits
 
 Buffer = bytes | memoryview
 
 SPAN = struct.Struct("<16sIIIQI")  # in the order of Span's fields
-COMMAND = struct.Struct("<B3x16s")
+COMMAND = struct.Struct("<B3x16sII16s")
 DEPARTURE = struct.Struct("<16sIIHBx")
 TRACE = struct.Struct("<Idddd")
 TENSOR = struct.Struct("<BBxxIIII")
-RELEASE = 1
+RELEASE, FORK = 1, 2
+_NOBODY = bytes(16)
 
 _DTYPES = {d.value: d for d in DType}
 _REASONS = {r.value: r for r in Reason}
@@ -62,10 +72,22 @@ def read_tensor(descriptor: tuple[int, ...], part: Buffer, limits: FrameLimits) 
     return Tensor(dtype, shape, memoryview(part))
 
 
-def read_command(code: int, sequence: bytes) -> Release:
-    if code != RELEASE:
-        raise FrameError("enum", f"command {code}")
-    return Release(sequence)
+def pack_command(command: Command) -> bytes:
+    match command:
+        case Release(sequence, attempt):
+            return COMMAND.pack(RELEASE, sequence, attempt, 0, _NOBODY)
+        case Fork(source, target, attempt, length):
+            if length == 0 or source == target:
+                raise EncodeError(f"a fork of {length} tokens, or of a sequence from itself")
+            return COMMAND.pack(FORK, target, attempt, length, source)
+
+
+def read_command(code: int, sequence: bytes, attempt: int, length: int, source: bytes) -> Command:
+    if code == RELEASE and not length and source == _NOBODY:
+        return Release(sequence, attempt)
+    if code == FORK and length and source != sequence:
+        return Fork(source, sequence, attempt, length)
+    raise FrameError("command", f"command {code} of length {length}")
 
 
 def read_departure(sequence: bytes, attempt: int, held: int, stage: int, code: int) -> Departure:

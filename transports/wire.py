@@ -21,7 +21,9 @@ Part 0, little-endian, without padding between the blocks:
     56          spans            40 each: sequence 16, attempt 4, position 4, length 4,
                                  prefix hash 8, outputs 4
                 tokens           4 each: int32
-                commands         20 each: kind 1 (1 = release), reserved 3, sequence 16
+                commands         44 each: kind 1 (1 release, 2 fork), reserved 3, sequence 16
+                                 (of a fork: its target), attempt 4, length 4, source 16
+                                 (of a release: both 0)
                 departures       28 each: sequence 16, attempt 4, held 4, stage 2, reason 1,
                                  reserved 1
                 traces           36 each: stage 4, received 8, started 8, computed 8, sent 8
@@ -42,22 +44,22 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 
 from transports import limits as size
 from transports.errors import EncodeError, FrameError, VersionError
-from transports.frame import SEQUENCE_ID_BYTES, Departure, Frame, FrameKind, Release, Span
+from transports.frame import SEQUENCE_ID_BYTES, Command, Departure, Fork, Frame, FrameKind, Span
 from transports.limits import MAX_RANK, FrameLimits
 from transports.meta import pack_meta, unpack_meta
 from transports.records import (
     COMMAND,
     DEPARTURE,
-    RELEASE,
     SPAN,
     TENSOR,
     TRACE,
     Buffer,
+    pack_command,
     payload,
     read_command,
     read_departure,
@@ -101,7 +103,7 @@ def encode(frame: Frame, limits: FrameLimits | None = None) -> list[Buffer]:
             for s in spans
         ]
         chunks.append(struct.pack(f"<{len(tokens)}i", *tokens))
-        chunks += [COMMAND.pack(RELEASE, c.sequence) for c in frame.commands]
+        chunks += [pack_command(c) for c in frame.commands]
         chunks += [
             DEPARTURE.pack(d.sequence, d.attempt, d.held, d.stage, d.reason)
             for d in frame.departures
@@ -115,8 +117,12 @@ def encode(frame: Frame, limits: FrameLimits | None = None) -> list[Buffer]:
             )
     except struct.error as e:
         raise EncodeError(f"a number does not fit its field: {e}") from e
-    named: Iterable[Span | Release | Departure] = chain(spans, frame.commands, frame.departures)
-    if any(len(item.sequence) != SEQUENCE_ID_BYTES for item in named):
+    named = chain(
+        [s.sequence for s in spans],
+        *[(c.source, c.target) if isinstance(c, Fork) else (c.sequence,) for c in frame.commands],
+        [d.sequence for d in frame.departures],
+    )
+    if any(len(sequence) != SEQUENCE_ID_BYTES for sequence in named):
         raise EncodeError(f"a sequence id that has not {SEQUENCE_ID_BYTES} bytes")
     chunks.append(meta)
     head = b"".join(chunks)
@@ -175,7 +181,7 @@ def decode(parts: Sequence[Buffer], limits: FrameLimits) -> Frame:
     if tokens and (min(tokens) < 0 or (limits.vocab is not None and max(tokens) >= limits.vocab)):
         raise FrameError("token", "a token id is not in the vocabulary")
     constants, logprobs = unpack_meta(view[at_meta:at_crc], limits) if n_meta else ({}, {})
-    commands: tuple[Release, ...] = ()
+    commands: tuple[Command, ...] = ()
     departures: tuple[Departure, ...] = ()
     if n_commands:
         records = COMMAND.iter_unpack(view[at_commands:at_departures])

@@ -79,6 +79,26 @@ class SequenceCache:
         self.length = length
         return length
 
+    def fork(self, length: int) -> SequenceCache | None:
+        """Another sequence that starts with the first `length` positions of this one; fewer when
+        fewer are held, none when a layer can no longer tell what it held there.
+
+        The arrays are shared until either side writes: MLX then copies, so that neither ever sees
+        what the other wrote. Nothing is computed here.
+        """
+        length = min(length, self.length)
+        if not all(layer.restorable(length) for layer in self.own):
+            return None
+        forks = {id(layer): layer.fork(length) for layer in self.own}
+        phantom = Phantom()
+        phantom.offset = length
+        entries = [forks.get(id(entry), phantom) for entry in self.entries]
+        fork = SequenceCache(
+            [forks[id(layer)] for layer in self.own], entries, [phantom] if self.phantoms else []
+        )
+        fork.length = length
+        return fork
+
     def arrays(self) -> list[mx.array]:
         """What has to be evaluated after a step."""
         return [array for layer in self.own for array in layer.arrays()]

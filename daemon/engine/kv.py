@@ -28,6 +28,11 @@ class LayerCache(Protocol):
     def trim_to(self, length: int) -> None:
         """Forget the positions from `length` on."""
 
+    def fork(self, length: int) -> LayerCache:
+        """Another cache that holds the positions before `length`, which must be restorable; see
+        SequenceCache.fork.
+        """
+
     def arrays(self) -> list[mx.array]:
         """What must be evaluated after an update."""
 
@@ -90,6 +95,13 @@ def full_mask(n: int, offset: int, window_size: int | None, return_array: bool) 
     return create_causal_mask(n, offset) if return_array else "causal"
 
 
+def shared(held: mx.array | None) -> mx.array | None:
+    """A second handle on the same memory: an assignment to a part of either leaves the other as it
+    is, where two names of one handle would both see it.
+    """
+    return None if held is None else held[...]
+
+
 class FullCache:
     """Every position; any trim is exact."""
 
@@ -122,6 +134,12 @@ class FullCache:
         self.offset = length
         if length == 0:
             self.keys = self.values = None
+
+    def fork(self, length: int) -> FullCache:
+        fork = FullCache()
+        fork.keys, fork.values, fork.offset = shared(self.keys), shared(self.values), self.offset
+        fork.trim_to(length)
+        return fork
 
     def arrays(self) -> list[mx.array]:
         return [a for a in (self.keys, self.values) if a is not None]
@@ -212,6 +230,13 @@ class WindowCache:
         if length == 0:
             self.keys = self.values = None
             self.first = 0
+
+    def fork(self, length: int) -> WindowCache:
+        fork = WindowCache(self.window, self.slots)
+        fork.keys, fork.values = shared(self.keys), shared(self.values)
+        fork.offset, fork.first = self.offset, self.first
+        fork.trim_to(length)
+        return fork
 
     def arrays(self) -> list[mx.array]:
         return [a for a in (self.keys, self.values) if a is not None]

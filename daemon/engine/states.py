@@ -63,6 +63,14 @@ class StateCache:
                 state = held
         self.cache, self.offset = list(state), length
 
+    def fork(self, length: int) -> StateCache:
+        """The arrays themselves are shared: a step replaces them, and changes none."""
+        fork = StateCache(len(self.cache), self._frames.maxlen or 0)
+        fork.cache, fork.offset = list(self.cache), self.offset
+        fork._frames.extend((start, list(state)) for start, state in self._frames)
+        fork.trim_to(length)
+        return fork
+
     def arrays(self) -> list[mx.array]:
         return [array for array in self.cache if array is not None]
 

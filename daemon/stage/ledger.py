@@ -6,7 +6,7 @@ to `Compute.trim_to` and computes, or lets the span leave the frame with the dep
 trimmed only to less, `forget` takes them out again.
 
     state of the sequence                              span                        answer
-    released                                           any                         Skip CANCELLED
+    released up to attempt a                           attempt <= a                Skip CANCELLED
     attempt a                                          attempt < a                 Skip STALE
     attempt a, refused before                          attempt a                   Skip STALE
     attempt a, reached r                               attempt a, position < r     Skip DUPLICATE
@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from daemon.history import History
-from transports.frame import Departure, Reason, Span
+from transports.frame import FINAL_ATTEMPT, Departure, Fork, Reason, Span
 
 Constants = Mapping[str, Any]
 
@@ -66,7 +66,7 @@ class SpanLedger:
         self.stage = stage
         self.counts: dict[Reason, int] = dict.fromkeys(Reason, 0)
         self._entries: dict[bytes, _Entry] = {}
-        self._released: dict[bytes, None] = {}  # in the order of release
+        self._released: dict[bytes, int] = {}  # up to which attempt, in the order of release
         self._tombstones = tombstones
 
     def __len__(self) -> int:
@@ -79,7 +79,7 @@ class SpanLedger:
         self, span: Span, tokens: Sequence[int], constants: Constants | None
     ) -> Compute | Skip:
         """Decide on one span; `constants` are those its frame carries for it, if any."""
-        if span.sequence in self._released:
+        if span.attempt <= self._released.get(span.sequence, NOT_STARTED):
             return self._skip(span, Reason.CANCELLED, 0)
         entry = self._entries.get(span.sequence)
         if entry is None:
@@ -96,9 +96,11 @@ class SpanLedger:
             entry.constants = constants
         if span.position > len(entry.history):
             return Skip(self._refuse(entry, span, Reason.MISSING, len(entry.history)))
-        if entry.constants is None or entry.history.hash_at(span.position) != span.prefix_hash:
+        if entry.history.hash_at(span.position) != span.prefix_hash:
             # Which of the tokens before are right is not known, only that not all are.
             return Skip(self._refuse(entry, span, Reason.MISSING, 0))
+        if entry.constants is None:  # the span that had them is lost
+            return Skip(self._refuse(entry, span, Reason.MISSING, span.position))
         entry.history.trim(span.position)
         entry.history.extend(tokens)
         entry.reached = len(entry.history)
@@ -120,13 +122,33 @@ class SpanLedger:
         if entry is not None and attempt > entry.attempt:
             entry.begin(attempt)
 
-    def release(self, sequence: bytes) -> bool:
-        """Forget the sequence for good: late frames of it are refused. True when it was held."""
-        self._released.pop(sequence, None)
-        self._released[sequence] = None
+    def release(self, sequence: bytes, attempt: int = FINAL_ATTEMPT) -> bool:
+        """Forget the sequence and refuse late frames of `attempt` and before; a later attempt that
+        has begun stays. True when there was something to forget.
+        """
+        before = self._released.pop(sequence, NOT_STARTED)
+        self._released[sequence] = max(before, attempt)
         if len(self._released) > self._tombstones:
             del self._released[next(iter(self._released))]
-        return self._entries.pop(sequence, None) is not None
+        entry = self._entries.get(sequence)
+        if entry is None or entry.attempt > attempt:
+            return False
+        del self._entries[sequence]
+        return True
+
+    def can_fork(self, fork: Fork) -> bool:
+        """Whether the source is held, and the target waits for tokens."""
+        source, target = self._entries.get(fork.source), self._entries.get(fork.target)
+        if source is None or fork.attempt <= self._released.get(fork.target, NOT_STARTED):
+            return False
+        return target is None or (not len(target.history) and target.attempt <= fork.attempt)
+
+    def fork(self, fork: Fork, length: int) -> None:
+        """The target's caches now hold the first `length` tokens of the source."""
+        entry = self._entries.setdefault(fork.target, _Entry(fork.attempt))
+        if fork.attempt > entry.attempt:
+            entry.begin(fork.attempt)
+        entry.history = self._entries[fork.source].history.head(length)
 
     def clear(self) -> None:
         """The caches are gone, or hold other layers. Releases stay in force."""
@@ -150,11 +172,14 @@ class SpanLedger:
     def check_integrity(self) -> None:
         assert len(self._released) <= self._tombstones, "ledger: too many tombstones"
         for sequence, entry in self._entries.items():
-            assert sequence not in self._released, "ledger: released sequence still held"
+            released = self._released.get(sequence, NOT_STARTED)
+            assert entry.attempt > released, "ledger: released sequence still held"
             entry.history.check_integrity()
             if entry.reached != NOT_STARTED and not entry.refused:
                 assert entry.reached == len(entry.history), "ledger: tokens beyond the attempt"
-            assert entry.constants is not None or not len(entry.history), "ledger: no constants"
+            assert entry.constants is not None or entry.reached == NOT_STARTED, (
+                "ledger: computed without constants"
+            )
 
     def _refuse(self, entry: _Entry, span: Span, reason: Reason, held: int) -> Departure:
         entry.refused = True  # one Nack an attempt; what follows it in the attempt is only skipped

@@ -20,7 +20,16 @@ from daemon.kv_bits import check_kv_bits
 from daemon.sampling import SamplingParams
 from daemon.stage.ledger import Compute, Constants, SpanLedger
 from daemon.stage.tensors import to_array, to_tensor
-from transports.frame import Departure, Frame, FrameKind, Reason, Span, StageTrace
+from transports.frame import (
+    Departure,
+    Fork,
+    Frame,
+    FrameKind,
+    Reason,
+    Release,
+    Span,
+    StageTrace,
+)
 
 log = logs.get("stage")
 
@@ -72,7 +81,11 @@ class Worker:
         """
         started = self._clock()
         for command in frame.commands:
-            self._release(command.sequence)
+            match command:
+                case Release(sequence, attempt):
+                    self._release(sequence, attempt)
+                case Fork():
+                    self._fork(command)
         work, departures = self._admit(frame)
         output: Any = None
         if work:
@@ -155,10 +168,20 @@ class Worker:
         self.caches.pop(span.sequence, None)
         return self.ledger.forget(span, 0, Reason.FAILED)
 
-    def _release(self, sequence: bytes) -> None:
-        self.ledger.release(sequence)
-        self.caches.pop(sequence, None)
-        self._known.pop(sequence, None)
+    def _release(self, sequence: bytes, attempt: int) -> None:
+        if self.ledger.release(sequence, attempt):
+            self.caches.pop(sequence, None)
+            self._known.pop(sequence, None)
+
+    def _fork(self, fork: Fork) -> None:
+        """As much as there is of it. Where that is too little, the target's span is refused."""
+        if not self.ledger.can_fork(fork):
+            return
+        source = self.caches.get(fork.source)
+        cache = source.fork(fork.length) if source else None
+        if cache and cache.length:
+            self.caches[fork.target] = cache
+            self.ledger.fork(fork, cache.length)
 
     def _onward(
         self,

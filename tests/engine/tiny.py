@@ -210,6 +210,15 @@ class Pipe:
             out += self.feed(out[-1:]).tokens
         return tuple(out)
 
+    def fork(self, length: int) -> Pipe:
+        """Another sequence with the first `length` tokens of this one."""
+        fork = Pipe(self.stages, self.params)
+        forks = [cache.fork(length) for cache in self.caches]
+        fork.caches = [cache for cache in forks if cache is not None]
+        assert [cache.length for cache in fork.caches] == [length] * len(self.caches)
+        fork.history = self.history[:length]
+        return fork
+
     def trim(self, length: int) -> set[int]:
         held = {cache.trim(length) for cache in self.caches}
         self.history = self.history[: min(held)]

@@ -8,7 +8,7 @@ import pytest
 
 from daemon.history import History
 from daemon.stage.ledger import Compute, Skip, SpanLedger
-from transports.frame import Departure, Reason, Span
+from transports.frame import Departure, Fork, Reason, Span
 
 A, B = b"a" * 16, b"b" * 16
 TOKENS = (11, 12, 13, 14, 15, 16, 17, 18)
@@ -42,6 +42,22 @@ class Forgotten:
     """The span that came last could not be computed."""
 
     held: int
+
+
+@dataclass(frozen=True)
+class Released:
+    """Up to an attempt: the sequence may come back with a later one."""
+
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Forked:
+    """From B, which is `tokens`."""
+
+    attempt: int
+    length: int
+    tokens: tuple[int, ...] = TOKENS
 
 
 RELEASED = "released"
@@ -80,6 +96,28 @@ TABLE = [
     ("released", [Come(1, 0, 4), RELEASED], Come(2, 4, 2), (Reason.CANCELLED, 0), None),
     ("released unseen", [RELEASED], Come(1, 0, 4), (Reason.CANCELLED, 0), None),
     ("released and cleared", [RELEASED, CLEARED], Come(1, 0, 4), (Reason.CANCELLED, 0), None),
+    ("preempted", [Come(1, 0, 4), Released(2)], Come(2, 4, 2), (Reason.CANCELLED, 0), None),
+    ("preempted, back", [Come(1, 0, 4), Released(2)], Come(3, 0, 4), 0, 4),
+    ("preempted, back, released again", [Come(3, 0, 4), Released(2)], Come(3, 4, 1), 4, 5),
+    ("preempted, back, old frame", [Come(1, 0, 4), Released(1), Come(3, 0, 4)], Come(2, 4, 1),
+     (Reason.STALE, 4), 4),
+    ("preempted, ended, back", [Released(2), RELEASED, Released(1)], Come(9, 0, 4),
+     (Reason.CANCELLED, 0), None),
+    ("forked", [Forked(1, 4)], Come(1, 4, 2), 4, 6),
+    ("forked too little", [Forked(1, 3)], Come(1, 4, 2), (Reason.MISSING, 3), 3),
+    ("forked, other tokens", [Forked(1, 4, OTHER)], Come(1, 4, 2), (Reason.MISSING, 0), 4),
+    ("forked twice", [Forked(1, 4), Come(1, 4, 2), Forked(1, 4)], Come(1, 6, 1), 6, 7),
+    ("forked again in a later attempt", [Forked(1, 4), Come(1, 4, 2), Forked(2, 4)],
+     Come(2, 4, 2), 4, 6),
+    ("forked, its first span lost", [Forked(1, 4)], Come(1, 6, 1), (Reason.MISSING, 4), 4),
+    ("forked, constants lost", [Forked(1, 4)], Come(1, 3, 1, constants=False),
+     (Reason.MISSING, 3), 4),
+    ("forked after a refusal", [Come(1, 6, 1), Forked(2, 4)], Come(2, 4, 2), 4, 6),
+    ("forked in a dead attempt", [Come(1, 4, 2), Revoked(3), Forked(2, 4)], Come(3, 4, 2),
+     (Reason.MISSING, 0), 0),
+    ("forked, but released", [RELEASED, Forked(1, 4)], Come(1, 4, 2), (Reason.CANCELLED, 0), None),
+    ("forked, but preempted", [Released(1), Forked(1, 4)], Come(2, 4, 2), (Reason.MISSING, 0), 0),
+    ("preempted, then forked", [Come(1, 0, 4), Released(1), Forked(2, 4)], Come(2, 4, 2), 4, 6),
     ("cleared", [Come(1, 0, 4), CLEARED], Come(1, 4, 2), (Reason.MISSING, 0), 0),
     ("cleared, from 0", [Come(3, 0, 4), CLEARED], Come(4, 0, 2), 0, 2),
 ]  # fmt: skip
@@ -92,6 +130,16 @@ def come(ledger: SpanLedger, event: Come) -> Compute | Skip:
         event.tokens[event.position : end],
         CONSTANTS if event.constants else None,
     )
+
+
+def fork(ledger: SpanLedger, event: Forked) -> None:
+    """As a worker does it whose caches hold what its ledger says."""
+    source = Span(B, 1, 0, len(event.tokens), 0)
+    if B not in ledger:
+        ledger.admit(source, event.tokens, CONSTANTS)
+    command = Fork(B, A, event.attempt, event.length)
+    if ledger.can_fork(command):
+        ledger.fork(command, event.length)
 
 
 @pytest.mark.parametrize(("name", "before", "event", "answer", "held"), TABLE)
@@ -108,6 +156,10 @@ def test_table(name: str, before: list[object], event: Come, answer: object, hel
             case Forgotten(kept):
                 assert last is not None
                 ledger.forget(last, kept, Reason.FAILED)
+            case Released(attempt):
+                ledger.release(A, attempt)
+            case Forked():
+                fork(ledger, past)
             case "released":
                 ledger.release(A)
             case "cleared":
@@ -157,6 +209,24 @@ def test_release_says_whether_there_was_something() -> None:
     assert ledger.release(A)
     assert not ledger.release(A)
     assert len(ledger) == 0
+
+
+def test_a_fork_of_the_unknown_leaves_the_target_unknown() -> None:
+    ledger = SpanLedger(0)
+    assert not ledger.can_fork(Fork(B, A, 1, 4))
+    assert A not in ledger
+
+
+def test_source_and_target_go_their_own_ways() -> None:
+    ledger = SpanLedger(0)
+    fork(ledger, Forked(1, 4))
+    ledger.admit(Span(B, 2, 2, 1, History(TOKENS).hash_at(2)), (77,), None)
+    come(ledger, Come(1, 4, 2))
+    ledger.check_integrity()
+    assert list(ledger.tokens(B)) == [11, 12, 77]
+    assert list(ledger.tokens(A)) == list(TOKENS[:6])
+    ledger.release(B)
+    assert list(ledger.tokens(A)) == list(TOKENS[:6])
 
 
 def test_revoke_leaves_the_unknown_unknown() -> None:

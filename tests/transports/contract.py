@@ -21,6 +21,7 @@ from transports.factory import open_receiver, open_sender
 from transports.frame import (
     Departure,
     DType,
+    Fork,
     Frame,
     FrameKind,
     Reason,
@@ -148,7 +149,7 @@ def full_frame() -> Frame:
         spans=(Span(a, 2**32 - 1, 100, 2, (1 << 61) - 2, 1), Span(b, 1, 0, 1, 0)),
         tokens=(0, 2**31 - 1, 7),
         constants={a: {"temperature": 0.7, "seed": 5, "codec": "raw", "stop": [1, 2]}},
-        commands=(Release(b"c" * 16), Release(b"d" * 16)),
+        commands=(Release(b"c" * 16, 8), Fork(b"d" * 16, b"f" * 16, 9, 12)),
         departures=(Departure(b"e" * 16, 4, 2, Reason.MISSING, 17),),
         traces=(StageTrace(0, 0.25, 0.5, 0.75, 1.0), StageTrace(1, 1.5, 2.0, 3.0, 4.0)),
         logprobs={b: [[-0.5, [[3, -0.5], [4, -1.5]]]]},

@@ -15,7 +15,7 @@ import pytest
 
 from tests.transports.contract import LIMITS, full_frame, plain, work
 from transports.errors import EncodeError, FrameError, VersionError
-from transports.frame import DType, Frame, FrameKind, Release, Span, StageTrace, Tensor
+from transports.frame import DType, Fork, Frame, FrameKind, Release, Span, StageTrace, Tensor
 from transports.limits import FrameLimits
 from transports.wire import decode, encode
 
@@ -24,14 +24,15 @@ GOLDEN = bytes.fromhex(
     "7b00000002000000010002000200000061616161616161616161616161616161ffffffff64000000"
     "02000000feffffffffffff1f01000000626262626262626262626262626262620100000000000000"
     "0100000000000000000000000000000000000000ffffff7f07000000010000006363636363636363"
-    "63636363636363630100000064646464646464646464646464646464656565656565656565656565"
-    "6565656504000000110000000200030000000000000000000000d03f000000000000e03f00000000"
-    "0000e83f000000000000f03f01000000000000000000f83f00000000000000400000000000000840"
-    "00000000000010400102000003000000040000000000000000000000030300000300000000000000"
-    "020000000000000082a16381c4106161616161616161616161616161616184ab74656d7065726174"
-    "757265cb3fe6666666666666a47365656405a5636f646563a3726177a473746f70920102a16c81c4"
-    "10626262626262626262626262626262629192cbbfe0000000000000929203cbbfe0000000000000"
-    "9204cbbff800000000000070961fea"
+    "63636363636363630800000000000000000000000000000000000000000000000200000066666666"
+    "666666666666666666666666090000000c0000006464646464646464646464646464646465656565"
+    "65656565656565656565656504000000110000000200030000000000000000000000d03f00000000"
+    "0000e03f000000000000e83f000000000000f03f01000000000000000000f83f0000000000000040"
+    "00000000000008400000000000001040010200000300000004000000000000000000000003030000"
+    "0300000000000000020000000000000082a16381c4106161616161616161616161616161616184ab"
+    "74656d7065726174757265cb3fe6666666666666a47365656405a5636f646563a3726177a473746f"
+    "70920102a16c81c410626262626262626262626262626262629192cbbfe0000000000000929203cb"
+    "bfe00000000000009204cbbff8000000000000fbf19ff8"
 )
 
 
@@ -102,15 +103,20 @@ def test_evaluated_arrays_of_mlx_go_without_a_copy() -> None:
         (56 + 24, struct.pack("<I", 2**32 - 1), "count"),
         (56 + 36, struct.pack("<I", 2**32 - 1), "limit"),  # outputs
         (136, struct.pack("<i", -1), "token"),
-        (148, b"\x02", "enum"),  # command
-        (188 + 26, b"\x00", "enum"),  # reason of the departure
-        (216 + 4, struct.pack("<d", float("nan")), "trace"),
-        (216 + 12, struct.pack("<d", float("inf")), "trace"),
-        (288, b"\x06", "tensor"),  # element type
-        (289, b"\x05", "tensor"),  # rank
-        (309, b"\x02", "tensor"),  # a dimension beyond the rank, of a tensor that is empty
-        (292, struct.pack("<I", 4), "tensor"),  # one row more than there are bytes
-        (292, struct.pack("<I", 2**32 - 1), "limit"),
+        (148, b"\x03", "command"),
+        (148, b"\x02", "command"),  # a fork of nothing
+        (148 + 24, struct.pack("<I", 1), "command"),  # a release with a length
+        (148 + 28, b"\x01", "command"),  # a release with a source
+        (192 + 24, struct.pack("<I", 0), "command"),  # a fork of no tokens
+        (192 + 28, b"f" * 16, "command"),  # a fork from itself
+        (236 + 26, b"\x00", "enum"),  # reason of the departure
+        (264 + 4, struct.pack("<d", float("nan")), "trace"),
+        (264 + 12, struct.pack("<d", float("inf")), "trace"),
+        (336, b"\x06", "tensor"),  # element type
+        (337, b"\x05", "tensor"),  # rank
+        (357, b"\x02", "tensor"),  # a dimension beyond the rank, of a tensor that is empty
+        (340, struct.pack("<I", 4), "tensor"),  # one row more than there are bytes
+        (340, struct.pack("<I", 2**32 - 1), "limit"),
     ],
 )
 def test_each_field_is_checked(offset: int, value: bytes, cause: str) -> None:
@@ -211,6 +217,10 @@ def test_nested_lists_cannot_ask_for_much_memory(claimed: int) -> None:
         replace(work(), term=-1),
         replace(work(), spans=(Span(b"short", 1, 7, 1, 99, 1),)),
         replace(work(), commands=(Release(b"x" * 17),)),
+        replace(work(), commands=(Fork(b"x" * 15, b"y" * 16, 1, 4),)),
+        replace(work(), commands=(Fork(b"x" * 16, b"y" * 16, 1, 0),)),
+        replace(work(), commands=(Fork(b"x" * 16, b"x" * 16, 1, 4),)),
+        replace(work(), commands=(Release(b"x" * 16, 2**32),)),
         replace(work(), spans=(Span(b"s" * 16, 1, 7, 0, 99),), tokens=()),
         replace(work(), constants={b"s" * 16: {"model": object()}}),
         replace(work(), constants={b"s" * 16: {"seed": 2**64}}),
