@@ -19,11 +19,12 @@ from daemon.embedded.train.evaluate import windows
 from daemon.engine.caches import CachePlan, SequenceCache
 from daemon.engine.checkpoint import read_catalog
 from daemon.engine.compiling import compiler_works
-from daemon.engine.kv import GROWTH, FullCache
+from daemon.engine.kv import FullCache
 from daemon.engine.loading import load_part
 from daemon.engine.model import read_model
 from daemon.engine.quantized import QuantizedCache
 from daemon.engine.stage import Row, Sampled, Stage
+from daemon.footprint import GROWTH
 from daemon.kv_bits import EXACT, KV_BITS
 from daemon.layers import LayerRange
 from daemon.sampling import SamplingParams

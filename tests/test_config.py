@@ -19,6 +19,7 @@ node:
   data_address: tcp://10.0.0.2:0
   state_dir: state
   max_memory: 48GB
+  kv_memory: 12GB
 coordinator:
   address: tcp://10.0.0.2:5570
   run: true
@@ -60,6 +61,7 @@ def test_a_full_file(tmp_path: Path) -> None:
     assert config.node.name == "studio"
     assert config.node.state_dir == tmp_path / "state"
     assert config.node.max_memory == 48_000_000_000
+    assert config.node.kv_memory == 12_000_000_000
     assert config.coordinator.split == (5, 3)
     assert dict(config.models) == {"tiny": tmp_path / "models/tiny", "qwen/big": Path("/big")}
     assert config.timeouts.heartbeat_s == 0.25

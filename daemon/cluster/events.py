@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from daemon import messages as msg
+from daemon.footprint import StageMemory
 from daemon.layers import LayerRange
 
 
@@ -115,6 +116,7 @@ class PipelineUp:
     step_seconds: tuple[tuple[tuple[int, float], ...], ...]
     prefill_token_seconds: tuple[float, ...]
     mixed: bool  # every stage takes several positions of several sequences at once
+    memory: tuple[StageMemory, ...]
     kept: Mapping[str, str]  # node -> incarnation of its stage: a new one holds no KV
 
 

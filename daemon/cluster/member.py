@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from daemon import messages as msg
+from daemon.footprint import Footprint, StageMemory
 from daemon.layers import LayerRange
 
 
@@ -49,6 +50,14 @@ class Member:
         if self.loaded is None:
             return None
         return Holding(self.loaded.digest, LayerRange(self.loaded.start, self.loaded.end))
+
+    @property
+    def memory(self) -> StageMemory:
+        """What the stage says it has for KV."""
+        if self.loaded is None:
+            raise ValueError(f"{self.name} has said nothing of its memory")
+        footprints = {bits: Footprint(*sizes) for bits, *sizes in self.loaded.kv_footprints}
+        return StageMemory(self.loaded.kv_budget_bytes, footprints, self.loaded.kv_reach)
 
     @property
     def loading(self) -> bool:

@@ -50,13 +50,14 @@ def default_state_dir() -> Path:
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
     """This machine. Port 0 of `data_address` means any free port; `max_memory` None means that the
-    daemon measures.
+    daemon measures, `kv_memory` None that it takes what weights and a reserve leave.
     """
 
     name: str = setting(parse.node_name, factory=default_name)
     data_address: str = setting(parse.address(any_port=True), "tcp://127.0.0.1:0")
     state_dir: Path = setting(parse.path, factory=default_state_dir)  # noqa: RUF009 -- a field
     max_memory: int | None = setting(parse.size)
+    kv_memory: int | None = setting(parse.size)
 
 
 @dataclass(frozen=True, slots=True)

@@ -221,6 +221,7 @@ class Coordinator:
             self.context_length,
             MAX_CHUNK_TOKENS,
             up.mixed,
+            up.memory,
         )
         # A stage process that was not in the last layout holds nothing: replay from the start at
         # once, rather than
@@ -230,8 +231,6 @@ class Coordinator:
         held: dict[bytes, int] | None = {} if fresh else None
         self.perform(self.scheduler.configure(pipeline, time.monotonic(), held))
         self.clients.streams.waiting(None)
-        for slot in up.slots:  # they may hold what nobody here has asked for
-            self.to_stage(slot.node, msg.KvQuery(INVENTORY))
 
     @property
     def context_length(self) -> int:
@@ -304,6 +303,9 @@ class Coordinator:
                 revoke = msg.Revoke(self.cluster.term, action.sequence, action.attempt)
                 for slot in self.cluster.slots:
                     self.to_stage(slot.node, revoke)
+            case sc.Inquire():
+                for slot in self.cluster.slots:
+                    self.to_stage(slot.node, msg.KvQuery(INVENTORY))
             case sc.Suspect():
                 self.note("overdue", "", f"microbatch {action.microbatch}: {action.why}")
                 self.happened(cl.FrameOverdue(action.microbatch))

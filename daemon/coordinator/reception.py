@@ -129,12 +129,26 @@ class Reception:
             of.scheduler.progress(beat.microbatch, stage, now)
 
     def _inventory(self, report: msg.KvReport) -> None:
-        """What a stage holds: it is asked whenever the pipeline comes up."""
-        held = [entry.get("sequence") for entry in report.sequences]
+        """What a stage holds: it is asked whenever the pipeline comes up, or lacks something."""
+        stage = self._of.cluster.slot_of(report.node)
         try:
-            sequences = [bytes.fromhex(s) for s in held if isinstance(s, str)]
-        except ValueError:
+            held = {_sequence(entry): _tokens(entry) for entry in report.sequences}
+        except (KeyError, TypeError, ValueError):
             log.warning("dropped a report of %s: not sequences", report.node)
             return
-        valid = [s for s in sequences if len(s) == SEQUENCE_ID_BYTES]
-        self._of.perform(self._of.scheduler.held(valid, time.monotonic()))
+        if stage is not None:
+            self._of.perform(self._of.scheduler.held(stage, held, time.monotonic()))
+
+
+def _sequence(entry: dict[str, Any]) -> bytes:
+    sequence = bytes.fromhex(entry["sequence"])
+    if len(sequence) != SEQUENCE_ID_BYTES:
+        raise ValueError("not a sequence id")
+    return sequence
+
+
+def _tokens(entry: dict[str, Any]) -> int:
+    tokens = entry["tokens"]
+    if type(tokens) is not int or tokens < 0:
+        raise ValueError("not a number of tokens")
+    return tokens

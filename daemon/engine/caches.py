@@ -16,6 +16,7 @@ from daemon.engine.kv import AttentionCache, FullCache, LayerCache, Phantom, Win
 from daemon.engine.quantized import QuantizedCache
 from daemon.engine.ragged import BatchEntry, BatchStates, PaddedEntry, spans_of
 from daemon.engine.states import StateCache
+from daemon.footprint import Footprint
 from daemon.kv_bits import EXACT
 from daemon.layers import LayerRange
 
@@ -83,8 +84,8 @@ class SequenceCache:
         """Another sequence that starts with the first `length` positions of this one; fewer when
         fewer are held, none when a layer can no longer tell what it held there.
 
-        The arrays are shared until either side writes: MLX then copies, so that neither ever sees
-        what the other wrote. Nothing is computed here.
+        The memory is shared until one side writes: that side copies it then, so that neither ever
+        sees what the other wrote. Nothing is computed here.
         """
         length = min(length, self.length)
         if not all(layer.restorable(length) for layer in self.own):
@@ -94,7 +95,10 @@ class SequenceCache:
         phantom.offset = length
         entries = [forks.get(id(entry), phantom) for entry in self.entries]
         fork = SequenceCache(
-            [forks[id(layer)] for layer in self.own], entries, [phantom] if self.phantoms else []
+            [forks[id(layer)] for layer in self.own],
+            entries,
+            [phantom] if self.phantoms else [],
+            self.kv_bits,
         )
         fork.length = length
         return fork
@@ -102,6 +106,17 @@ class SequenceCache:
     def arrays(self) -> list[mx.array]:
         """What has to be evaluated after a step."""
         return [array for layer in self.own for array in layer.arrays()]
+
+    def footprint(self) -> Footprint:
+        """What it takes by length; known once something was computed."""
+        each = [layer.footprint() for layer in self.own]
+        return Footprint(sum(f.token_bytes for f in each), sum(f.sequence_bytes for f in each))
+
+    @property
+    def reach(self) -> int | None:
+        """By how many positions it can always be cut exactly; None when by any number."""
+        windows = [layer.slots for layer in self.own if isinstance(layer, WindowCache)]
+        return 0 if self.states else min(windows, default=None)
 
     @property
     def nbytes(self) -> int:

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import mlx.core as mx
 from mlx_lm.models.base import create_causal_mask
 
-GROWTH = 64  # least number of positions that a cache grows by
+from daemon.footprint import GROWTH, Footprint, step
+
 PHASES = 16
 TRIM_SLOTS = 64  # R: the most positions one sequence may have in flight
 
@@ -35,6 +36,9 @@ class LayerCache(Protocol):
 
     def arrays(self) -> list[mx.array]:
         """What must be evaluated after an update."""
+
+    def footprint(self) -> Footprint:
+        """What it takes by length; known once something was appended."""
 
     @property
     def nbytes(self) -> int: ...
@@ -69,8 +73,8 @@ def grown(held: int, needed: int, phase: int) -> int:
     """Capacity for `needed` positions, of a cache that is too small with `held`: a sixteenth to an
     eighth more, so that copying stays a small, bounded share.
     """
-    step = max(GROWTH, held // 16)
-    return max(needed, held + step) + step * phase // PHASES
+    more = step(held)
+    return max(needed, held + more) + more * phase // PHASES
 
 
 def resized(old: mx.array | None, new: mx.array, used: int, capacity: int) -> mx.array:
@@ -95,11 +99,11 @@ def full_mask(n: int, offset: int, window_size: int | None, return_array: bool) 
     return create_causal_mask(n, offset) if return_array else "causal"
 
 
-def shared(held: mx.array | None) -> mx.array | None:
-    """A second handle on the same memory: an assignment to a part of either leaves the other as it
-    is, where two names of one handle would both see it.
+def shared(held: mx.array | None, used: int) -> mx.array | None:
+    """The first `used` positions in the same memory, without room for more: what is appended makes
+    a buffer of its own.
     """
-    return None if held is None else held[...]
+    return None if held is None or used == 0 else held[..., :used, :]
 
 
 class FullCache:
@@ -137,8 +141,8 @@ class FullCache:
 
     def fork(self, length: int) -> FullCache:
         fork = FullCache()
-        fork.keys, fork.values, fork.offset = shared(self.keys), shared(self.values), self.offset
-        fork.trim_to(length)
+        fork.keys, fork.values = shared(self.keys, length), shared(self.values, length)
+        fork.offset = length
         return fork
 
     def arrays(self) -> list[mx.array]:
@@ -147,6 +151,9 @@ class FullCache:
     @property
     def nbytes(self) -> int:
         return sum(a.nbytes for a in self.arrays())
+
+    def footprint(self) -> Footprint:
+        return Footprint(self.nbytes // (1 if self.keys is None else self.keys.shape[2]), 0)
 
     @property
     def kind(self) -> str:
@@ -233,9 +240,9 @@ class WindowCache:
 
     def fork(self, length: int) -> WindowCache:
         fork = WindowCache(self.window, self.slots)
-        fork.keys, fork.values = shared(self.keys), shared(self.values)
-        fork.offset, fork.first = self.offset, self.first
-        fork.trim_to(length)
+        used = length - self.first
+        fork.keys, fork.values = shared(self.keys, used), shared(self.values, used)
+        fork.offset, fork.first = length, self.first
         return fork
 
     def arrays(self) -> list[mx.array]:
@@ -244,6 +251,12 @@ class WindowCache:
     @property
     def nbytes(self) -> int:
         return sum(a.nbytes for a in self.arrays())
+
+    def footprint(self) -> Footprint:
+        """Of the cache with the most room, whatever its length."""
+        slots = 1 if self.keys is None else self.keys.shape[2]
+        step = max(GROWTH, self.window // 8)
+        return Footprint(0, self.nbytes // slots * (self.window + self.slots + 2 * step))
 
     @property
     def kind(self) -> str:

@@ -13,6 +13,7 @@ import mlx.core as mx
 
 from daemon.engine.errors import CacheError
 from daemon.engine.kv import full_mask, grown, next_phase, resized
+from daemon.footprint import Footprint
 
 Packed = tuple[mx.array, mx.array, mx.array]
 
@@ -59,12 +60,23 @@ class QuantizedCache:
         if length == 0:
             self.keys = self.values = None
 
+    def fork(self, length: int) -> QuantizedCache:
+        fork = QuantizedCache(self.bits, self.group_size)
+        if self.keys is not None and self.values is not None and length:
+            fork.keys, fork.values = _shared(self.keys, length), _shared(self.values, length)
+        fork.offset = length
+        return fork
+
     def arrays(self) -> list[mx.array]:
         return [*(self.keys or ()), *(self.values or ())]
 
     @property
     def nbytes(self) -> int:
         return sum(array.nbytes for array in self.arrays())
+
+    def footprint(self) -> Footprint:
+        slots = self.keys[0].shape[2] if self.keys is not None else 1
+        return Footprint(self.nbytes // slots, 0)
 
     @property
     def kind(self) -> str:
@@ -93,6 +105,11 @@ def _resized(old: Packed | None, new: Packed, used: int, capacity: int) -> Packe
     packed, scales, biases = (
         resized(before, like, used, capacity) for before, like in zip(befores, new, strict=True)
     )
+    return packed, scales, biases
+
+
+def _shared(held: Packed, used: int) -> Packed:
+    packed, scales, biases = (array[..., :used, :] for array in held)
     return packed, scales, biases
 
 

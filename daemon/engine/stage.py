@@ -23,7 +23,8 @@ from daemon.engine.errors import CacheError, EngineError, WrongLayers
 from daemon.engine.head import Head, Sampled, collect
 from daemon.engine.loading import LoadedPart, load_part
 from daemon.engine.model import ModelInfo, describe
-from daemon.kv_bits import EXACT
+from daemon.footprint import Footprint
+from daemon.kv_bits import EXACT, KV_BITS
 from daemon.layers import LayerRange
 from daemon.sampling import SamplingParams
 
@@ -122,6 +123,21 @@ class Stage:
         if why := quantization.refusal(kv_bits):
             raise CacheError(f"{self.info.name} cannot hold its KV in {kv_bits} bits: {why}")
         return self._plan.new(kv_bits, quantization.group_size)
+
+    def footprints(self) -> dict[int, Footprint]:
+        """What a sequence takes here, by the bits of its KV, where the model can have it so."""
+        found = {}
+        for kv_bits in KV_BITS:
+            if not self.info.kv_quantization.refusal(kv_bits):
+                row = Row(self.new_cache(kv_bits), [0], [0], 0, SamplingParams())
+                self.run([row], None if self.is_first else [self._blank(1)])
+                found[kv_bits] = row.cache.footprint()
+        return found
+
+    @property
+    def reach(self) -> int | None:
+        """See SequenceCache."""
+        return self.new_cache().reach
 
     def run(
         self, rows: Sequence[Row], hidden: Sequence[mx.array] | None = None

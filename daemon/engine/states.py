@@ -10,6 +10,8 @@ from collections import deque
 
 import mlx.core as mx
 
+from daemon.footprint import Footprint
+
 FRAMES = (
     16  # more than any pipeline has in flight of one sequence; every frame may hold a state alive
 )
@@ -79,6 +81,11 @@ class StateCache:
         """With the states kept for trimming, each array counted once."""
         held = [*self.cache, *(array for _, state in self._frames for array in state)]
         return sum({id(array): array.nbytes for array in held if array is not None}.values())
+
+    def footprint(self) -> Footprint:
+        """Every frame remembered may hold a state of its own."""
+        state = sum(array.nbytes for array in self.arrays())
+        return Footprint(0, state * ((self._frames.maxlen or 0) + 1))
 
     @property
     def kind(self) -> str:

@@ -138,7 +138,8 @@ class Loaded:
     """What a stage holds and where it takes frames for it. Seconds are measured on this stage when
     it warmed up, its predicted times before any work was seen: `step_seconds` are pairs of a number
     of sequences and the time of a step of so many. `batching` says what of several sequences the
-    model takes together.
+    model takes together. `kv_footprints` are bits, bytes per token and bytes per sequence of each
+    type of KV; `kv_reach` is by how many tokens a cache can always be cut exactly, None: by any.
     """
 
     node: str
@@ -154,6 +155,9 @@ class Loaded:
     prefill_token_seconds: float
     compiled: bool
     batching: str
+    kv_budget_bytes: int
+    kv_footprints: list[list[int]]
+    kv_reach: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,8 @@ def decode(data: bytes) -> Message:
         raise MessageError(f"Loaded.batching is {body['batching']!r:.40}")
     if cls is Loaded and not _are_steps(body["step_seconds"]):
         raise MessageError(f"Loaded.step_seconds is {body['step_seconds']!r:.40}")
+    if cls is Loaded and not _are_footprints(body["kv_footprints"]):
+        raise MessageError(f"Loaded.kv_footprints is {body['kv_footprints']!r:.40}")
     message: Message = cls(**body)
     return message
 
@@ -68,6 +70,10 @@ def _are_steps(pairs: list[list[float]]) -> bool:
     """Whether these are pairs of a number of sequences, from one upwards, and seconds."""
     counts = [pair[0] for pair in pairs if len(pair) == 2 and pair[1] >= 0.0]
     return len(counts) == len(pairs) > 0 and counts[0] == 1 and counts == sorted(set(counts))
+
+
+def _are_footprints(value: list[list[int]]) -> bool:
+    return all(len(one) == 3 for one in value) and 0 in [one[0] for one in value]
 
 
 def _refuse_extension(code: int, data: bytes) -> Any:

@@ -54,4 +54,9 @@ class Suspect:
     why: str
 
 
-Action = Send | Deliver | Finished | Revoke | Suspect
+@dataclass(frozen=True, slots=True)
+class Inquire:
+    """Ask every stage what it holds, out of band; the scheduler is told by `held`."""
+
+
+Action = Send | Deliver | Finished | Revoke | Suspect | Inquire

@@ -12,6 +12,7 @@ class Book:
 
     def __init__(self, max_running: int) -> None:
         self._max_running = max_running
+        self._entered = 0
         self.waiting: dict[bytes, Sequence] = {}
         self.running: dict[bytes, Sequence] = {}
 
@@ -33,14 +34,31 @@ class Book:
         ]
         return len(lengths), sum(lengths)
 
-    def admit(self, now: float) -> Iterator[Sequence]:
-        """Move whom there is room for from waiting to running."""
-        while self.waiting and len(self.running) < self._max_running:
-            sequence = self.waiting.pop(next(iter(self.waiting)))
-            sequence.admitted = now
-            sequence.begin_attempt(0)
-            self.running[sequence.id] = sequence
-            yield sequence
+    @property
+    def next(self) -> Sequence | None:
+        """Who is to run next; None when nobody waits, or as many run as may."""
+        if len(self.running) >= self._max_running:
+            return None
+        return next(iter(self.waiting.values()), None)
+
+    @property
+    def youngest(self) -> Sequence:
+        """Of those that run, who came last."""
+        return max(self.running.values(), key=lambda sequence: sequence.number)
+
+    def enter(self, sequence: Sequence) -> None:
+        self._entered += 1
+        sequence.number = self._entered
+        self.waiting[sequence.id] = sequence
+
+    def run(self, sequence: Sequence) -> None:
+        del self.waiting[sequence.id]
+        self.running[sequence.id] = sequence
+
+    def wait(self, sequence: Sequence) -> None:
+        """It ran, and is the next to run again."""
+        del self.running[sequence.id]
+        self.waiting = {sequence.id: sequence, **self.waiting}
 
     def remove(self, sequence: bytes) -> None:
         self.running.pop(sequence, None)

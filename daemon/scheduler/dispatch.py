@@ -13,7 +13,7 @@ from daemon.scheduler.outbox import Outbox
 from daemon.scheduler.pipeline import Limits, Pipeline
 from daemon.scheduler.ready import ReadyQueue
 from daemon.scheduler.sequence import Sequence, SequenceStatus
-from transports.frame import Frame, FrameKind, Span
+from transports.frame import Fork, Frame, FrameKind, Span
 
 
 class Dispatch:
@@ -130,6 +130,7 @@ class Dispatch:
         tokens: list[int] = []
         constants: dict[bytes, Mapping[str, Any]] = {}
         step = any(p.sequence.status is SequenceStatus.DECODE for p in pieces)
+        forks: list[Fork] = []
         for piece in pieces:
             sequence = piece.sequence
             span = _span(sequence, piece.length)
@@ -138,6 +139,9 @@ class Dispatch:
             if sequence.constants_due:
                 constants[sequence.id] = sequence.constants
                 sequence.constants_due = False
+                if prefix := sequence.prefix:
+                    fork = Fork(prefix.source, sequence.id, sequence.attempt, prefix.length)
+                    forks.append(fork)
             sequence.issued += piece.length
             sequence.tried = True
             self.ready.discard(sequence.id)
@@ -168,7 +172,7 @@ class Dispatch:
                 spans=tuple(spans),
                 tokens=tuple(tokens),
                 constants=constants,
-                commands=self.outbox.board(self._last_id),
+                commands=(*self.outbox.board(self._last_id), *forks),
             )
         )
 

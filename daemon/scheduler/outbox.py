@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from transports.frame import Release
+from transports.frame import FINAL_ATTEMPT, Release
 
 MAX_COMMANDS = 64  # in one frame
 
@@ -13,8 +13,8 @@ class Outbox:
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[bytes, None] = {}
-        self._riding: dict[bytes, int] = {}
+        self._waiting: dict[Release, None] = {}
+        self._riding: dict[Release, int] = {}
 
     def __len__(self) -> int:
         """Commands not known to be done."""
@@ -24,27 +24,28 @@ class Outbox:
     def waiting(self) -> int:
         return len(self._waiting)
 
-    def release(self, sequence: bytes) -> None:
-        if sequence not in self._riding:
-            self._waiting[sequence] = None
+    def release(self, sequence: bytes, attempt: int = FINAL_ATTEMPT) -> None:
+        command = Release(sequence, attempt)
+        if command not in self._riding:
+            self._waiting[command] = None
 
     def board(self, microbatch: int) -> tuple[Release, ...]:
         """The commands that this microbatch takes along."""
-        sequences = list(self._waiting)[:MAX_COMMANDS]
-        for sequence in sequences:
-            del self._waiting[sequence]
-            self._riding[sequence] = microbatch
-        return tuple(Release(s) for s in sequences)
+        commands = tuple(self._waiting)[:MAX_COMMANDS]
+        for command in commands:
+            del self._waiting[command]
+            self._riding[command] = microbatch
+        return commands
 
     def done(self, microbatch: int) -> None:
         """The frame came back: every stage has executed what it carried."""
-        for sequence in self._of(microbatch):
-            del self._riding[sequence]
+        for command in self._of(microbatch):
+            del self._riding[command]
 
     def lost(self, microbatch: int) -> None:
-        for sequence in self._of(microbatch):
-            del self._riding[sequence]
-            self._waiting[sequence] = None
+        for command in self._of(microbatch):
+            del self._riding[command]
+            self._waiting[command] = None
 
     def lost_all(self) -> None:
         """A new layout: whatever was under way is dropped."""
@@ -54,5 +55,5 @@ class Outbox:
     def check_integrity(self) -> None:
         assert not self._waiting.keys() & self._riding.keys(), "outbox: waits and rides"
 
-    def _of(self, microbatch: int) -> list[bytes]:
-        return [s for s, riding in self._riding.items() if riding == microbatch]
+    def _of(self, microbatch: int) -> list[Release]:
+        return [c for c, riding in self._riding.items() if riding == microbatch]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from daemon.footprint import StageMemory
+
 
 @dataclass(frozen=True, slots=True)
 class StageCost:
@@ -19,7 +21,7 @@ class StageCost:
 class Pipeline:
     """`chunk_tokens` is the most tokens one prefill frame may have, `context_length` the most that
     a sequence may have, prompt and answer together. `mixed`: pieces of a prompt may ride in the
-    steps of others.
+    steps of others. `memory` of each stage; none: not limited.
     """
 
     term: int
@@ -28,6 +30,7 @@ class Pipeline:
     context_length: int
     chunk_tokens: int
     mixed: bool = True
+    memory: tuple[StageMemory, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -36,22 +39,28 @@ class Pipeline:
             raise ValueError("every stage measures at least a step of one sequence")
         if self.context_length < 2 or self.chunk_tokens < 1:
             raise ValueError("context_length must be 2 or more, chunk_tokens 1 or more")
+        if self.memory and len(self.memory) != len(self.stages):
+            raise ValueError("memory is of every stage, or of none")
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """A frame is overdue after grace_seconds + patience * its predicted time. A sequence is given
-    up after `max_failures` passes that raised at one place, or `max_repeats` re-issues without
-    progress in one layout, which takes minutes: so a request that no stage can read ends. A link
-    that is down is waited for. A request during which the pipeline went down `alone_downs` times
-    without any progress of its own is computed alone until there is some, so that one that ends the
-    stages is told from those beside it; after `max_downs` times it is taken for the cause. Each try
-    without progress doubles the time allowed, so that a stage that is slower than anybody foresaw
-    is waited for in the end.
+    """At most `max_kept` sequences are kept after their end. One that runs has memory for
+    `headroom` tokens more than it has, so that it asks seldom. A frame is overdue after
+    grace_seconds + patience * its predicted time. A sequence is given up after `max_failures`
+    passes that raised at one place, or `max_repeats` re-issues without progress in one layout,
+    which takes minutes: so a request that no stage can read ends. A link that is down is waited
+    for. A request during which the pipeline went down `alone_downs` times without any progress
+    of its own is computed alone until there is some, so that one that ends the stages is told
+    from those beside it; after `max_downs` times it is taken for the cause. Each try without
+    progress doubles the time allowed, so that a stage that is slower than anybody foresaw is
+    waited for in the end.
     """
 
     max_running: int = 64
     max_waiting: int = 1024
+    max_kept: int = 256
+    headroom: int = 64
     grace_seconds: float = 3.0
     patience: float = 4.0
     backoff_seconds: float = 0.1

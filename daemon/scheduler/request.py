@@ -15,7 +15,7 @@ MAX_TOKEN = (1 << 31) - 1  # token ids are int32 on the wire
 @dataclass(frozen=True, slots=True)
 class Request:
     """`sequence` is 16 random bytes, chosen by the caller. A token of `stop_tokens` ends the
-    sequence and is not delivered.
+    sequence and is not delivered. `kv_bits`: 0 for KV in the model's own type, else 8 or 4.
     """
 
     sequence: bytes
@@ -34,6 +34,7 @@ class Refusal(Enum):
     SEQUENCE = "sequence"
     KV_BITS = "kv-bits"
     BUSY = "busy"
+    MEMORY = "memory"
 
 
 class RequestError(ValueError):
@@ -48,14 +49,15 @@ class FinishReason(Enum):
     STOP = "stop"  # a stop token, or a stop string that the text layer found
     LENGTH = "length"  # max_tokens, or the context is full
     CANCELLED = "cancelled"
-    CONTEXT = "context"  # a new layout has too small a context for it
+    CONTEXT = "context"  # a new layout has too small a context, or too little memory, for it
     FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Tokens and seconds of one request. `completion_tokens` counts the stop token, as mlx-lm does;
-    `first_token_seconds` is None when there was none.
+    `cached_tokens` those of the prompt that were not computed for it; `first_token_seconds` is None
+    when there was none.
     """
 
     prompt_tokens: int

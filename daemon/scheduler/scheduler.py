@@ -1,17 +1,18 @@
 """The scheduler: requests in, frames out, tokens delivered exactly once (DESIGN.md §3, §6).
 
 Every method is an event and returns the actions it leads to. A lost frame, a Nack, a link that
-failed and a new layout all end in `_reissue`: a new attempt that starts where the pipeline can go
-on. The sequence's history is the truth; what stages hold is a cache of it.
+failed and a new layout all end in `Attempts.reissue`: a new attempt that starts where the pipeline
+can go on. The sequence's history is the truth; what stages hold is a cache of it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from daemon.scheduler.actions import Action, Deliver, Finished, Revoke, Suspect
+from daemon.scheduler.actions import Action, Deliver, Inquire, Suspect
+from daemon.scheduler.attempts import Attempts
 from daemon.scheduler.book import Book
 from daemon.scheduler.cost import Pass
 from daemon.scheduler.dispatch import Dispatch
@@ -23,11 +24,10 @@ from daemon.scheduler.request import (
     RequestError,
     check_request,
 )
-from daemon.scheduler.sequence import Sequence, SequenceStatus
+from daemon.scheduler.residency import Residency
+from daemon.scheduler.sequence import Sequence
 from daemon.scheduler.trace import PipelineStats
 from transports.frame import Departure, Frame, FrameKind, Reason, Span
-
-CAUSES = ("lost", "missing", "failed", "link", "layout")
 
 
 class Scheduler:
@@ -37,7 +37,8 @@ class Scheduler:
         self._limits = limits or Limits()
         self._dispatch = Dispatch(self._limits)
         self._book = Book(self._limits.max_running)
-        self.reissues: Counter[str] = Counter(dict.fromkeys(CAUSES, 0))
+        self.residency = Residency(self._book, self._dispatch.outbox, self._limits)
+        self._attempts = Attempts(self._limits, self._dispatch, self._book, self.residency)
         self.counts: Counter[str] = Counter()
         self.stats = PipelineStats(0)
 
@@ -50,7 +51,7 @@ class Scheduler:
         all stages have of it; without `held` from what was confirmed, and a Nack corrects it.
         """
         if pipeline is None:
-            actions = self._went_down(now)
+            actions = self._attempts.went_down(now)
             self._dispatch.reset(None)
             return actions
         before = self._dispatch.pipeline
@@ -58,31 +59,34 @@ class Scheduler:
             raise ValueError(f"epoch {pipeline.epoch} is not newer than {before.epoch}")
         self._dispatch.reset(pipeline)
         self.stats = PipelineStats(len(pipeline.stages))
-        actions = []
-        for sequence in self._book:
-            if len(sequence.history) >= pipeline.context_length:
-                error = f"too long for the new layout's context of {pipeline.context_length}"
-                actions += self._finish(sequence, FinishReason.CONTEXT, now, error)
+        self.residency.configure(len(pipeline.stages), pipeline.memory, held)
+        actions = [*self._attempts.configure(pipeline, now), Inquire()]
         for sequence in self._book.running.values():
             sequence.forgive()
             sequence.tried = False
             if sequence.issued == 0:
                 self._dispatch.ready.push(sequence)  # nothing of it was sent in this attempt
                 continue
-            position = sequence.confirmed if held is None else held.get(sequence.id, 0)
-            self._reissue(sequence, position, "layout", now)  # the epoch itself revokes the rest
+            position = sequence.confirmed
+            if held is not None:
+                position = max(held.get(sequence.id, 0), self.residency.forkable(sequence))
+            # The epoch itself revokes the rest.
+            self._attempts.reissue(sequence, position, "layout", now)
         return actions + self._go_on(now)
 
     def submit(self, request: Request, now: float) -> list[Action]:
         """Raise RequestError when the request cannot be taken; nothing has changed then."""
         pipeline = self._dispatch.pipeline
         check_request(request, None if pipeline is None else pipeline.context_length)
-        if request.sequence in self._book:
+        if request.sequence in self._book or request.sequence in self.residency.index:
             raise RequestError(Refusal.SEQUENCE, "this sequence id is in use")
         waiting = len(self._book.waiting)
         if waiting >= self._limits.max_waiting:
             raise RequestError(Refusal.BUSY, f"{waiting} requests wait already: try again later")
-        self._book.waiting[request.sequence] = Sequence(request, now)
+        if short := self.residency.memory.never(request.kv_bits, len(request.prompt) + 1):
+            tokens = f"{len(request.prompt)} tokens and the first of the answer"
+            raise RequestError(Refusal.MEMORY, f"no memory for the prompt's {tokens}: {short}")
+        self._book.enter(Sequence(request, now))
         return self._go_on(now)
 
     def cancel(self, sequence: bytes, now: float) -> list[Action]:
@@ -94,7 +98,7 @@ class Scheduler:
         found = self._book.get(sequence)
         if found is None:
             return []
-        return self._finish(found, reason, now) + self._go_on(now)
+        return self._attempts.finish(found, reason, now) + self._go_on(now)
 
     def result(self, frame: Frame, now: float) -> list[Action]:
         """A frame came back: a RESULT, or WORK of which only the header is left."""
@@ -122,7 +126,7 @@ class Scheduler:
         actions: list[Action] = []
         for lost in self._dispatch.window:
             if microbatch in (None, lost.id):
-                actions += self._lost(lost.id, "link", now)
+                actions += self._attempts.lost(lost.id, "link", now)
         return actions + self._go_on(now)
 
     def progress(self, microbatch: int | None, stage: int, now: float) -> list[Action]:
@@ -133,13 +137,16 @@ class Scheduler:
             self._dispatch.window.progress(microbatch, stage, now)
         return []
 
-    def held(self, sequences: Iterable[bytes], now: float) -> list[Action]:
-        """A stage says what it holds: what has ended, or was asked for by a coordinator that is
-        gone, is to be released.
+    def held(self, stage: int, sequences: Mapping[bytes, int], now: float) -> list[Action]:
+        """A stage says how many tokens it holds of what. Its word counts for what is kept; what was
+        asked for by a coordinator that is gone is to be released.
         """
-        for sequence in sequences:
-            if sequence not in self._book:
-                self._dispatch.outbox.release(sequence)
+        self.residency.report(stage, sequences)
+        return self._go_on(now)
+
+    def evict(self, sequence: bytes, now: float) -> list[Action]:
+        """A sequence that is kept, pinned or not, is to be forgotten."""
+        self.residency.evict(sequence)
         return self._go_on(now)
 
     def tick(self, now: float) -> list[Action]:
@@ -151,11 +158,16 @@ class Scheduler:
             age = now - overdue.sent
             why = f"not back after {age:.1f} s, predicted {overdue.seconds:.1f} s"
             actions.append(Suspect(overdue.id, why))
-            actions += self._lost(overdue.id, "lost", now)
+            actions += self._attempts.lost(overdue.id, "lost", now)
         self._dispatch.ready.wake(now)
         return actions + self._go_on(now)
 
     # --- what is known ------------------------------------------------------------------------
+
+    @property
+    def reissues(self) -> Counter[str]:
+        """By cause."""
+        return self._attempts.reissues
 
     def next_wake(self) -> float | None:
         """When `tick` has something to do, if nothing else happens before."""
@@ -174,12 +186,15 @@ class Scheduler:
             "frames_returned": self.counts["frames_returned"],
             "ignored": {k: n for k, n in self.counts.items() if k != "frames_returned"},
             "reissues": dict(self.reissues),
+            "kept": len(self.residency.index.kept),
+            "prefix": dict(self.residency.counts),
         }
 
     def check_integrity(self) -> None:
         self._dispatch.check_integrity()
         self.stats.check_integrity()
         self._book.check_integrity()
+        self.residency.check_integrity()
         under_way: dict[bytes, list[Span]] = {}
         for microbatch in self._dispatch.window:
             for span in microbatch.spans:
@@ -203,9 +218,11 @@ class Scheduler:
     ) -> list[Action]:
         sequence = self._book.running.get(span.sequence)
         if sequence is None:
-            # Usually its release is under way. If it is not, a late frame brought the KV back.
+            # It is kept, or waits again, or its release is under way. If none of that, a late frame
+            # brought the KV back.
             self.counts["spans_of_ended"] += 1
-            self._dispatch.outbox.release(span.sequence)
+            if span.sequence not in self._book and span.sequence not in self.residency.index:
+                self._dispatch.outbox.release(span.sequence)
             return []
         end = span.position + span.length
         if span.attempt != sequence.attempt or end > sequence.issued:
@@ -213,6 +230,8 @@ class Scheduler:
             return []
         self._dispatch.settle(frame.microbatch, span)
         sequence.confirm(end)
+        if sequence.prefix is not None or not sequence.listed:
+            self.residency.proved(sequence, now)
         first = end - span.outputs + 1
         fresh = len(sequence.history) - first  # tokens of the result that are known already
         if not 0 <= fresh < len(tokens):
@@ -224,92 +243,41 @@ class Scheduler:
             chosen = None if logprobs is None else tuple(logprobs[fresh : fresh + len(delivered)])
             actions.append(Deliver(sequence.id, first + fresh, delivered, chosen))
         if reason is not None:
-            return actions + self._finish(sequence, reason, now)
-        self._dispatch.ready.push(sequence)
+            return actions + self._attempts.finish(sequence, reason, now)
+        if len(sequence.history) > sequence.reserved:
+            actions += self._attempts.grow(sequence, now)
+        if sequence.id in self._book.running:
+            self._dispatch.ready.push(sequence)
         return actions
 
     def _departed(self, departure: Departure, now: float) -> list[Action]:
         sequence = self._book.running.get(departure.sequence)
         if sequence is None or departure.attempt != sequence.attempt:
             self.counts["departures_of_old_attempts"] += 1
+            self.residency.departed(departure.sequence, departure.attempt, departure.held)
             return []
         match departure.reason:
             case Reason.DUPLICATE:
                 return []  # the first copy is on its way; if it is not, its deadline says so
             case Reason.MISSING | Reason.STALE:
                 # STALE in the current attempt: its Nack was lost, or this is it.
-                return self._reissue(sequence, departure.held, "missing", now)
+                return self._attempts.reissue(sequence, departure.held, "missing", now)
             case Reason.FAILED | Reason.CANCELLED:
                 sequence.failures += 1
                 if sequence.failures < self._limits.max_failures:
-                    return self._reissue(sequence, departure.held, "failed", now)
+                    return self._attempts.reissue(sequence, departure.held, "failed", now)
                 error = (
                     f"stage {departure.stage} failed {sequence.failures} times at token "
                     f"{sequence.confirmed}; its log says why"
                 )
-                return self._finish(sequence, FinishReason.FAILED, now, error)
-
-    def _lost(self, microbatch: int, cause: str, now: float) -> list[Action]:
-        """One re-issue of each sequence in it, whatever else of that sequence is in flight."""
-        actions: list[Action] = []
-        for span in self._dispatch.give_up(microbatch, now):
-            sequence = self._book.running[span.sequence]
-            actions += self._reissue(sequence, sequence.confirmed, cause, now)
-        return actions
-
-    def _went_down(self, now: float) -> list[Action]:
-        """Whatever was under way may be what a stage ended of, if it happens again and again."""
-        actions: list[Action] = []
-        for sequence in list(self._book.running.values()):
-            if not sequence.tried:
-                continue
-            sequence.tried = False
-            sequence.downs += 1
-            sequence.alone = sequence.downs >= self._limits.alone_downs
-            if sequence.downs >= self._limits.max_downs:
-                error = (
-                    f"the pipeline went down {sequence.downs} times while token "
-                    f"{sequence.furthest} was computed"
-                )
-                actions += self._finish(sequence, FinishReason.FAILED, now, error)
-        return actions
-
-    def _reissue(self, sequence: Sequence, position: int, cause: str, now: float) -> list[Action]:
-        self.reissues[cause] += 1
-        sequence.reissues += 1
-        sequence.repeats += 1
-        sequence.fruitless += cause != "link"  # a cable that is out comes back
-        if sequence.fruitless > self._limits.max_repeats:
-            error = f"issued {sequence.fruitless} times without progress, the last time: {cause}"
-            return self._finish(sequence, FinishReason.FAILED, now, error)
-        self._dispatch.withdraw(sequence.id)
-        sequence.begin_attempt(position)
-        delay = self._limits.backoff(sequence.repeats)
-        if delay > 0.0:
-            self._dispatch.ready.park(sequence, now + delay)
-        else:
-            self._dispatch.ready.push(sequence)
-        return [Revoke(sequence.id, sequence.attempt)]
-
-    def _finish(
-        self, sequence: Sequence, reason: FinishReason, now: float, error: str = ""
-    ) -> list[Action]:
-        actions: list[Action] = [Finished(sequence.id, reason, sequence.usage(now), error)]
-        if self._dispatch.withdraw(sequence.id):
-            actions.append(Revoke(sequence.id, sequence.attempt + 1))
-        self._book.remove(sequence.id)
-        if sequence.attempt:
-            self._dispatch.outbox.release(sequence.id)
-        sequence.status = SequenceStatus.FINISHED
-        return actions
+                return self._attempts.finish(sequence, FinishReason.FAILED, now, error)
 
     def _go_on(self, now: float) -> list[Action]:
         """Admit who waits, then send what can be sent."""
         if self._dispatch.pipeline is None:
             return []
-        for sequence in self._book.admit(now):
-            self._dispatch.ready.push(sequence)
-        return list(self._dispatch.fill(now, *self._book.decoding()))
+        actions = self._attempts.admit(now)
+        return [*actions, *self._dispatch.fill(now, *self._book.decoding())]
 
     def _observe(self, frame: Frame, now: float) -> None:
         dispatch = self._dispatch

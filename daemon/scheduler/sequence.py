@@ -7,6 +7,7 @@ sent, and the span that contains the last of them asks for the next token.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -21,21 +22,36 @@ class SequenceStatus(Enum):
     FINISHED = "finished"
 
 
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """The first `length` tokens are those of another sequence, and are to be forked from it."""
+
+    source: bytes
+    length: int
+
+
 class Sequence:
     """`history` is the only truth; everything else says how far this attempt has got.
 
     issued     end of what was sent in this attempt
     confirmed  every stage holds the tokens before this, as far as results of this attempt tell
+    proven     the same, as a result has told, and nothing since then against it
+    peak       the most that any attempt sent: how much the stages may hold
     furthest   the highest `confirmed` of any attempt: progress, for back-off and for giving up
     repeats    re-issues since `furthest` last rose; `failures`: those because computing failed,
                `fruitless`: all but those of a link that is down
-    tried      something of it was sent in this layout
+    tried      something of it was sent in this layout, and has not come back
     downs      layouts that went down after it was tried in them, since `furthest` last rose: it may
                be what ends the stages; `alone`: it is computed alone, to find out
+    prefix     what the first span of an attempt forks, until every stage is known to have done so;
+               `cached`: tokens of the prompt that were not computed; `origin`: forked from it
+    reserved   tokens that it has a place for in the stages' memory
+    listed     whether the index has been told of its prompt
     """
 
     def __init__(self, request: Request, now: float) -> None:
         self.id = request.sequence
+        self.number = 0  # in the order of arrival
         self.request = request
         self.prompt_length = len(request.prompt)
         self.history = History(request.prompt)
@@ -47,7 +63,15 @@ class Sequence:
         self.attempt = 0
         self.issued = 0
         self.confirmed = 0
+        self.proven = 0
+        self.peak = 0
         self.furthest = 0
+        self.prefix: Prefix | None = None
+        self.cached = 0
+        self.origin: bytes | None = None
+        self.reserved = 0
+        self.listed = False
+        self.preemptions = 0
         self.repeats = 0
         self.fruitless = 0
         self.failures = 0
@@ -66,23 +90,41 @@ class Sequence:
         """Tokens that are known but not yet sent in this attempt."""
         return len(self.history) - self.issued
 
+    def room(self, more: int) -> int:
+        """Tokens that it has or will have after `more` steps."""
+        return min(len(self.history) + more, self.prompt_length + self.request.max_tokens)
+
     def begin_attempt(self, position: int) -> None:
         """Start over from `position`. At least the last token is computed again: the next one comes
         from it.
         """
         self.attempt += 1
+        self.peak = max(self.peak, self.issued)
         self.issued = self.confirmed = max(0, min(position, len(self.history) - 1))
+        self.proven = min(self.proven, self.issued)
+        if self.prefix and self.issued < self.prefix.length:
+            self.prefix = Prefix(self.prefix.source, self.issued) if self.issued else None
+            self.cached = min(self.cached, self.issued)
         self.constants_due = True
         decoding = self.remaining == 1 and self.generated > 0
         self.status = SequenceStatus.DECODE if decoding else SequenceStatus.PREFILL
 
     def confirm(self, position: int) -> None:
         """Every stage holds the tokens before `position`."""
-        self.confirmed = max(self.confirmed, position)
+        self.confirmed = self.proven = max(self.confirmed, position)
+        self.tried = self.confirmed < self.issued
         if self.confirmed > self.furthest:
             self.furthest = self.confirmed
             self.downs, self.alone = 0, False
             self.forgive()
+
+    def wait_again(self) -> None:
+        """The stages forget it, attempts up to this one included; its tokens stay."""
+        self.attempt += 1
+        self.issued = self.confirmed = self.proven = self.peak = self.reserved = 0
+        self.prefix, self.listed = None, False
+        self.preemptions += 1
+        self.status = SequenceStatus.WAITING
 
     def forgive(self) -> None:
         """There was progress, or a new layout."""
@@ -113,7 +155,7 @@ class Sequence:
         return Usage(
             prompt_tokens=self.prompt_length,
             completion_tokens=self.generated,
-            cached_tokens=0,
+            cached_tokens=self.cached,
             reissues=self.reissues,
             waiting_seconds=admitted - self.submitted,
             first_token_seconds=first,
@@ -122,6 +164,8 @@ class Sequence:
 
     def check_integrity(self) -> None:
         assert 0 <= self.confirmed <= self.issued <= len(self.history), "sequence: positions"
+        assert self.proven <= self.confirmed, "sequence: proven, but not confirmed"
+        assert self.prefix is None or self.prefix.length <= self.issued, "sequence: prefix"
         assert len(self.history) == self.prompt_length + self.generated, "sequence: tokens"
         if self.status is SequenceStatus.WAITING:
-            assert self.attempt == 0, "sequence: waits, but was issued"
+            assert self.issued == self.reserved == 0, "sequence: waits, but was issued"

@@ -7,14 +7,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import mlx.core as mx
+import psutil
+
 from daemon import logs
 from daemon import messages as msg
+from daemon.config.sections import NodeConfig
 from daemon.engine.digest import weights_digest
 from daemon.engine.errors import LoadError
 from daemon.engine.stage import Speed, Stage
+from daemon.footprint import Footprint
 from daemon.layers import LayerRange
 
 log = logs.get("stage")
+RESERVE = 2 << 30  # bytes for everything else; at least an eighth of the machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +30,13 @@ class Ready:
     stage: Stage
     speed: Speed
     seconds: float
+    kv_budget: int
+    kv_footprints: dict[int, Footprint]
 
 
-def load_stage(load: msg.Load, folder: Path, progress: Callable[[int, int], None]) -> Ready:
+def load_stage(
+    load: msg.Load, folder: Path, node: NodeConfig, progress: Callable[[int, int], None]
+) -> Ready:
     """Everything that can go wrong is a LoadError. What `progress` raises passes through."""
     began = time.monotonic()
     layers = LayerRange(load.start, load.end)
@@ -40,7 +50,28 @@ def load_stage(load: msg.Load, folder: Path, progress: Callable[[int, int], None
         )
     try:
         stage = Stage.load(folder, layers, progress=progress)
-        return Ready(stage, stage.warm(), time.monotonic() - began)
+        speed, footprints = stage.warm(), stage.footprints()
+        budget = kv_budget(node, stage.weights_bytes, machine_memory())
+        return Ready(stage, speed, time.monotonic() - began, budget, footprints)
     except (RuntimeError, ValueError, MemoryError, OSError) as error:  # MLX's, the disk's
         log.exception("loading failed")
         raise LoadError(folder, str(error), "see `shardctl logs` of this node") from error
+
+
+def kv_budget(node: NodeConfig, weights_bytes: int, memory: int) -> int:
+    """Bytes for the KV of all sequences together: as configured, or what the machine's `memory` has
+    beside weights and reserve, and an eighth of it in any case.
+    """
+    if node.kv_memory is not None:
+        return node.kv_memory
+    memory = node.max_memory or memory
+    return max(memory // 8, memory - weights_bytes - max(RESERVE, memory // 8))
+
+
+def machine_memory() -> int:
+    """Bytes where MLX computes: of a GPU with memory of its own, or of the machine."""
+    total: int = psutil.virtual_memory().total
+    if mx.default_device().type != mx.DeviceType.gpu:
+        return total
+    own = mx.device_info().get("memory_size", total)
+    return min(total, int(own))

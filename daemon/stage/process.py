@@ -216,7 +216,7 @@ class StageProcess:
         folder = Path(self._config.models.get(load.model, load.folder))
         self._progress.loading, self._progress.bytes_loaded = True, 0
         try:
-            ready = load_stage(load, folder, self._loading)
+            ready = load_stage(load, folder, self._config.node, self._loading)
             info = ready.stage.info
             address = self._ring.open(info.hidden_size, info.vocab_size)
         except LoadError as error:
@@ -242,6 +242,9 @@ class StageProcess:
             ready.speed.prefill,
             ready.stage.compiled,
             ready.stage.batching.value,
+            ready.kv_budget,
+            [[bits, f.token_bytes, f.sequence_bytes] for bits, f in ready.kv_footprints.items()],
+            ready.stage.reach,
         )
         self._say(self._held)
 

@@ -30,7 +30,9 @@ def stage(name: str, incarnation: str = "s1", pid: int = 20) -> msg.StageHello:
 
 def loaded(name: str, load: msg.Load, incarnation: str = "s1") -> msg.Loaded:
     held = (load.digest, load.start, load.end, f"tcp://{name}:1")
-    return msg.Loaded(name, incarnation, *held, 100, 9, 0.1, [[1.0, 0.01]], 0.001, True, "spans")
+    speed, memory = ([[1.0, 0.01]], 0.001, True, "spans"), (1 << 30, [[0, 8, 0], [8, 3, 0]], 64)
+    speed, memory = ([[1.0, 0.01]], 0.001, True, "spans"), (1 << 30, [[0, 8, 0], [8, 3, 0]], 64)
+    return msg.Loaded(name, incarnation, *held, 100, 9, 0.1, *speed, *memory)
 
 
 def beat(name: str, incarnation: str = "s1", **changes: Any) -> msg.Heartbeat:

@@ -9,6 +9,12 @@ import pytest
 
 from daemon import messages as msg
 
+
+def loaded(footprints: list[list[int]]) -> msg.Loaded:
+    held = ("d", 0, 4, "tcp://a:1", 100, 9, 0.1)
+    return msg.Loaded("a", "i", *held, [[1.0, 0.1]], 0.1, True, "spans", 1 << 30, footprints, None)
+
+
 SAMPLES: list[msg.Message] = [
     msg.Welcome(3, "home"),
     msg.Load(1, "m", "/m", "d", 0, 4),
@@ -16,6 +22,7 @@ SAMPLES: list[msg.Message] = [
     msg.Request(1, 7, "generate", {"prompt": "é", "sampling": {"seed": 2**64 - 1}}),
     msg.Chunk(7, {"tokens": [1, 2], "logprobs": None}),
     msg.LogsReport(1, "a", ["one", "two"]),
+    loaded([[0, 8, 0], [4, 1, 9]]),
     msg.Heartbeat(
         "a", "i", 9, 1.5, 1, "d", 0, 4, 1, 2, 3, 4, 0.5, False, 0, 0, 1, 2, 3, {"stale": 1}, "up"
     ),
@@ -51,6 +58,8 @@ def test_round_trip(message: msg.Message) -> None:
                 "end": 2,
             }
         ),
+        msg.encode(loaded([[8, 1, 2]])),  # exact KV is always possible
+        msg.encode(loaded([[0, 1, 2], [8, 1]])),
         msgpack.packb({"type": "Nothing"}),
         msgpack.packb({"type": ["Welcome"]}),
         msgpack.packb({"type": "LogsReport", "query": 1, "node": "a", "lines": [1]}),

@@ -22,6 +22,10 @@ def check_end(world: World) -> None:
         got, end = tuple(world.delivered[sequence]), world.finished[sequence]
         if end.reason in (FinishReason.CANCELLED, FinishReason.FAILED):
             assert got == expected[: len(got)], "wrong tokens before the end"
+        elif end.error:  # no memory for more
+            assert end.reason in (FinishReason.LENGTH, FinishReason.CONTEXT), end
+            assert got == expected[: len(got)], "wrong tokens before the end"
+            assert world.memory.budget_bytes < 300 or world.pinned, end.error
         elif sequence in world.stops and end.reason is FinishReason.STOP:
             assert got == expected[: max(len(got), 1)], "wrong tokens before the stop string"
         else:
@@ -29,8 +33,21 @@ def check_end(world: World) -> None:
         if end.reason is FinishReason.FAILED:
             guilty = world.poison is not None and sequence == world.poison[0]
             assert guilty or world.failures[sequence] >= 3, end.error
+    reissues = world.scheduler.reissues.total()
+    assert reissues <= world.allowed, f"{reissues} re-issues after {dict(world.faults)}"
+
+
+def check_kept(world: World) -> None:
+    """All stages hold what the index says, and nothing else."""
+    index = world.scheduler.residency.index
+    for stage in world.stages:
+        held = stage.ledger.held()
+        assert held.keys() == index.entries.keys() == stage.kv.keys(), "held, but not in the index"
+        for entry in index:
+            assert held[entry.sequence] >= len(entry.tokens), "less held than the index says"
+
+
+def check_empty(world: World) -> None:
     for stage in world.stages:
         assert not stage.ledger.held(), "a ledger remembers an ended sequence"
         assert not stage.kv, "KV of an ended sequence"
-    reissues = world.scheduler.reissues.total()
-    assert reissues <= world.allowed, f"{reissues} re-issues after {dict(world.faults)}"

@@ -18,9 +18,10 @@ def _mix(a: int, b: int) -> int:
 class Layers:
     """A range of layers with the state of one sequence."""
 
-    def __init__(self, start: int, end: int) -> None:
+    def __init__(self, start: int, end: int, kv_bits: int) -> None:
         self._start = start
-        self._states = [[layer + 1] for layer in range(start, end)]
+        self.kv_bits = kv_bits
+        self._states = [[layer + 1 + 1000 * kv_bits] for layer in range(start, end)]
 
     def __len__(self) -> int:
         return len(self._states[0]) - 1
@@ -29,6 +30,12 @@ class Layers:
         for state in self._states:
             assert len(state) > length, "KV trimmed to more than it holds"
             del state[length + 1 :]
+
+    def fork(self, length: int) -> Layers:
+        fork = Layers(self._start, self._start + len(self._states), self.kv_bits)
+        fork._states = [list(state) for state in self._states]
+        fork.trim(length)
+        return fork
 
     def run(self, values: list[int]) -> list[int]:
         for offset, state in enumerate(self._states):
@@ -46,7 +53,7 @@ def head(value: int, seed: int) -> int:
 
 def reference(request: Request, context_length: int) -> tuple[int, ...]:
     """What one process delivers."""
-    layers = Layers(0, LAYERS)
+    layers = Layers(0, LAYERS, request.kv_bits)
     values, total, tokens = list(request.prompt), len(request.prompt), []
     while True:
         token = head(layers.run(values)[-1], request.params.seed)

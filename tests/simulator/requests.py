@@ -1,8 +1,11 @@
-"""Requests at random: long and short prompts, with and without stop tokens."""
+"""Requests at random: long and short prompts, with and without stop tokens. Many begin as others
+do, or go on where others ended.
+"""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 from daemon.sampling import SamplingParams
 from daemon.scheduler.request import Request
@@ -11,12 +14,23 @@ from tests.simulator.model import VOCABULARY
 CONTEXT = 160
 
 
-def random_request(rng: random.Random) -> Request:
+def random_request(
+    rng: random.Random, histories: Sequence[Sequence[int]] = (), longest: int = 25
+) -> Request:
+    """`histories` are prompts and answers so far, some of them not at their end."""
     length = rng.choice((1, 2, rng.randint(3, 60), rng.randint(60, CONTEXT - 1)))
+    tokens: list[int] = []
+    if histories and rng.random() < 0.8:
+        tokens = list(rng.choice(histories))
+        if rng.random() < 0.5:  # else the next turn of the same talk
+            del tokens[rng.randint(len(tokens) // 2, len(tokens)) :]
+        length = min(CONTEXT - 1, max(len(tokens), 1) + rng.choice((0, 1, 5, 40)))
+    tokens += [rng.randrange(VOCABULARY) for _ in range(length - len(tokens))]
     return Request(
         sequence=rng.randbytes(16),
-        prompt=tuple(rng.randrange(VOCABULARY) for _ in range(length)),
-        max_tokens=rng.randint(1, 25),
+        prompt=tuple(tokens[:length]),
+        max_tokens=rng.randint(1, longest),
         params=SamplingParams(seed=rng.randrange(1000)),
         stop_tokens=frozenset(rng.sample(range(VOCABULARY), rng.choice((0, 0, 3)))),
+        kv_bits=rng.choice((0, 0, 0, 0, 0, 8)),
     )

@@ -7,6 +7,7 @@ import struct
 from collections import deque
 from dataclasses import replace
 
+from daemon.footprint import StageMemory
 from daemon.stage.fence import Fence, Verdict
 from daemon.stage.ledger import Compute, SpanLedger
 from tests.simulator.faults import Rates
@@ -14,9 +15,11 @@ from tests.simulator.model import Layers, head
 from transports.frame import (
     Departure,
     DType,
+    Fork,
     Frame,
     FrameKind,
     Reason,
+    Release,
     Span,
     StageTrace,
     Tensor,
@@ -35,8 +38,17 @@ def _unpack(tensor: Tensor) -> list[int]:
 class SimulatedStage:
     """Holds layers [start, end). Whoever owns it moves frames and time."""
 
-    def __init__(self, index: int, start: int, end: int, last: bool, rng: random.Random) -> None:
+    def __init__(
+        self,
+        index: int,
+        start: int,
+        end: int,
+        last: bool,
+        rng: random.Random,
+        reach: int | None = None,
+    ) -> None:
         self.index, self.start, self.end, self.last = index, start, end, last
+        self.reach = reach  # a cache can be forked at most so many tokens below its end
         self.fence = Fence()
         self.ledger = SpanLedger(index)
         self.kv: dict[bytes, Layers] = {}
@@ -57,8 +69,12 @@ class SimulatedStage:
         if self.fence.judge(frame) is not Verdict.ADMIT:
             return None
         for command in frame.commands:
-            self.ledger.release(command.sequence)
-            self.kv.pop(command.sequence, None)
+            match command:
+                case Release(sequence, attempt):
+                    if self.ledger.release(sequence, attempt):
+                        self.kv.pop(sequence, None)
+                case Fork():
+                    self._fork(command, rates)
         spans: list[Span] = []
         tokens: list[int] = []
         hidden: list[int] = []
@@ -90,6 +106,10 @@ class SimulatedStage:
             tensors=(_pack(hidden),) if hidden else (),
         )
 
+    def kv_bytes(self, memory: StageMemory) -> int:
+        """As real caches would take them."""
+        return sum(memory.bytes_for(c.kv_bits, len(c)) for c in self.kv.values())
+
     def check_integrity(self) -> None:
         self.fence.check_integrity()
         self.ledger.check_integrity()
@@ -104,7 +124,8 @@ class SimulatedStage:
         verdict = self.ledger.admit(span, tokens, frame.constants.get(span.sequence))
         if not isinstance(verdict, Compute):
             return verdict.departure
-        layers = self.kv.setdefault(span.sequence, Layers(self.start, self.end))
+        kv_bits = self.ledger.constants(span.sequence)["kv_bits"]
+        layers = self.kv.setdefault(span.sequence, Layers(self.start, self.end, kv_bits))
         if len(layers) > span.position and self._rng.random() < rates.shortfall:
             self.shortfalls += 1
             return self._forget(span, layers, Reason.MISSING)
@@ -113,6 +134,20 @@ class SimulatedStage:
             return self._forget(span, layers, Reason.FAILED)
         layers.trim(verdict.trim_to)
         return layers.run(values)
+
+    def _fork(self, fork: Fork, rates: Rates) -> None:
+        if not self.ledger.can_fork(fork):
+            return
+        source = self.kv.get(fork.source)
+        length = min(fork.length, len(source)) if source else 0
+        if source and self.reach is not None and len(source) - length > self.reach:
+            length = 0
+        if self._rng.random() < rates.shortfall:
+            self.shortfalls += 1
+            length = self._rng.randint(0, length)
+        if source and length:
+            self.kv[fork.target] = source.fork(length)
+            self.ledger.fork(fork, length)
 
     def _forget(self, span: Span, layers: Layers, reason: Reason) -> Departure:
         held = self._rng.choice((0, self._rng.randint(0, span.position)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -32,20 +33,30 @@ def named(seed: int) -> Iterator[None]:
         raise
 
 
-def run(seeds: range, rates: Rates, wire: bool = False) -> int:
-    faults = 0
+def run(seeds: range, rates: Rates, wire: bool = False, crowd: bool = False) -> Counter[str]:
+    """What happened, all histories together."""
+    happened: Counter[str] = Counter()
     for seed in seeds:
         with named(seed):
-            world = World(seed, rates, sequences=1 + seed % 7, stages=1 + seed % 3, wire=wire)
+            sequences = 6 + seed % 7 if crowd else 1 + seed % 7
+            world = World(seed, rates, sequences, stages=1 + seed % 3, wire=wire, crowd=crowd)
             world.run()
-        faults += world.faults.total()
-    return faults
+        happened["faults"] += world.faults.total()
+        happened += world.scheduler.residency.counts
+    return happened
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_history_gives_the_tokens_of_one_process(kind: str) -> None:
-    faults = run(range(60), KINDS[kind])
-    assert (faults > 60) == (kind != "calm"), "the faults did not happen"
+    happened = run(range(60), KINDS[kind])
+    assert (happened["faults"] > 60) == (kind != "calm"), "the faults did not happen"
+    assert happened["hits"] > 5, "nothing was reused"
+
+
+@pytest.mark.parametrize("kind", ["calm", "losses", "all"])
+def test_where_memory_is_short_no_token_is_lost_or_doubled(kind: str) -> None:
+    happened = run(range(100, 125), KINDS[kind], crowd=True)
+    assert min(happened["preemptions"], happened["evictions"], happened["hits"]) >= 8
 
 
 def test_histories_survive_the_wire() -> None:
@@ -75,3 +86,10 @@ def test_a_request_that_ends_stages_ends_itself_and_no_other(rates: Rates) -> No
 @pytest.mark.parametrize("block", range(10))
 def test_thousands_of_histories(kind: str, block: int) -> None:
     run(range(1000 + 300 * block, 1300 + 300 * block), KINDS[kind])
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("block", range(10))
+def test_thousands_of_crowds(kind: str, block: int) -> None:
+    run(range(100 * block, 100 * block + 100), KINDS[kind], crowd=True)

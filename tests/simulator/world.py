@@ -11,13 +11,15 @@ import itertools
 import random
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from daemon.scheduler.actions import Action, Deliver, Finished, Revoke, Send, Suspect
+from daemon.footprint import Footprint, StageMemory
+from daemon.scheduler.actions import Action, Deliver, Finished, Inquire, Revoke, Send, Suspect
 from daemon.scheduler.pipeline import Limits, Pipeline, StageCost
-from daemon.scheduler.request import FinishReason, Request
+from daemon.scheduler.request import FinishReason, Refusal, Request, RequestError
 from daemon.scheduler.scheduler import Scheduler
-from tests.simulator.ending import check_end
+from tests.simulator.ending import check_empty, check_end, check_kept
 from tests.simulator.faults import CALM, Fault, Rates
 from tests.simulator.model import LAYERS, VOCABULARY
 from tests.simulator.requests import CONTEXT, random_request
@@ -32,12 +34,23 @@ CHUNK = 32
 HOP_SECONDS = 0.001
 DECODE_SECONDS = 0.02
 TOKEN_SECONDS = 0.001
+Ranges = list[tuple[int, int]]
+PLENTY = 1 << 40
 LIMITS = FrameLimits(max_tensor_bytes=8 * CHUNK, vocab=VOCABULARY)
+
+
+def random_memory(rng: random.Random, budget: int) -> StageMemory:
+    """Bytes are tokens here. The smallest budget has no room for some of the requests, a middling
+    one for one at a time, or for two.
+    """
+    footprints = {0: Footprint(1, rng.choice((0, 10))), 8: Footprint(1, 0)}
+    return StageMemory(budget, footprints, rng.choice((None, None, 20)))
 
 
 class World:
     """With `wire` every frame is turned into bytes and back at every hop; with `poison` the first
-    request ends a stage whenever a certain token of its prompt is computed.
+    request ends a stage whenever a certain token of its prompt is computed. In a `crowd` all come
+    at once, and there is not memory for all.
     """
 
     def __init__(
@@ -48,6 +61,7 @@ class World:
         stages: int = 3,
         wire: bool = False,
         poison: bool = False,
+        crowd: bool = False,
     ) -> None:
         self.rng = random.Random(seed)
         self.rates = rates
@@ -56,7 +70,15 @@ class World:
         self.poisoned: set[int] = set()  # epochs
         self._poison_due = poison
         self.now = 0.0
-        self.scheduler = Scheduler(Limits(max_running=self.rng.choice((2, 4, 64))))
+        limits = Limits(
+            max_running=self.rng.choice((2, 4, 64)),
+            max_kept=self.rng.choice((3, 256)),
+            headroom=self.rng.choice((1, 8)),
+        )
+        self.scheduler = Scheduler(limits)
+        budgets = (200, 320, 450, 700, 1000, PLENTY)
+        budgets = (PLENTY,) if poison else (320, 450, 620) if crowd else budgets
+        self.memory = random_memory(self.rng, self.rng.choice(budgets))
         self.stages: list[SimulatedStage] = []
         self.requests: dict[bytes, Request] = {}
         self.delivered: dict[bytes, list[int]] = {}
@@ -71,10 +93,16 @@ class World:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._tick_at: float | None = None
+        self.pinned = False
+        self._asked = 0
+        self._longest = 90 if crowd else 25
         self._term, self._epoch = 1, 0
         self._relayout(stages)
         for _ in range(sequences):
-            self._later(self.rng.uniform(0.0, TROUBLE_SECONDS * 0.7), self._submit)
+            share = 0.1 if crowd else 0.7
+            self._later(self.rng.uniform(0.0, TROUBLE_SECONDS * share), self._submit)
+            if self.rng.random() < 0.2:
+                self._later(self.rng.uniform(0.0, TROUBLE_SECONDS), self._meddle)
         if rates != CALM:
             self._later(0.25, self._trouble)
         self._later(0.1, self._heartbeat)
@@ -82,6 +110,20 @@ class World:
     # --- the run ------------------------------------------------------------------------------
 
     def run(self) -> None:
+        """Until all requests have ended. Then, in a layout of those stages that are still good,
+        they hold what the index says, and nothing once that is evicted.
+        """
+        self._go_on()
+        check_end(self)
+        self._relayout(len(self.stages), self._ranges)
+        self._go_on()
+        check_kept(self)
+        for entry in self.scheduler.residency.index.kept:
+            self._do(self.scheduler.evict(entry.sequence, self.now))
+        self._go_on()
+        check_empty(self)
+
+    def _go_on(self) -> None:
         events = 0
         while self._events and not (self.now > TROUBLE_SECONDS and self._over()):
             self.now, _, event = heapq.heappop(self._events)
@@ -89,10 +131,9 @@ class World:
             event()
             self.scheduler.check_integrity()
             events += 1
-            if events % 100 == 0:
+            if events % 20 == 0:
                 self._check_stages()
         self._check_stages()
-        check_end(self)
 
     def _over(self) -> bool:
         status = self.scheduler.status()
@@ -103,11 +144,14 @@ class World:
             # A stage that hangs on what nobody waits for is found when it is needed again.
             and not any(s.working or s.queue for s in self.stages if not s.hung)
             and not self._links.total()
+            and not self._asked
         )
 
     def _check_stages(self) -> None:
         for stage in self.stages:
             stage.check_integrity()
+            if not self.faults:  # a release that is lost is late
+                assert stage.kv_bytes(self.memory) <= self.memory.budget_bytes, "over the budget"
 
     def _later(self, seconds: float, event: Callable[[], None]) -> None:
         heapq.heappush(self._events, (self.now + seconds, next(self._order), event))
@@ -127,11 +171,28 @@ class World:
                 case Revoke(sequence, attempt):
                     for stage in self.stages:  # out of band: before or after the frames
                         delay = self.rng.choice((HOP_SECONDS / 2, 0.05, 1.0))
-                        self._later(delay, lambda s=stage: s.ledger.revoke(sequence, attempt))
+                        revoke = partial(stage.ledger.revoke, sequence, attempt)
+                        self._later(delay, revoke)
+                case Inquire():
+                    self.allowed += self.rates != CALM  # a fork was in vain
+                    for stage in self.stages:
+                        self._asked += 1
+                        delay = self.rng.choice((HOP_SECONDS, 0.05, 1.0))
+                        self._later(delay, lambda s=stage: self._report(s))
                 case Suspect():
                     self.suspects += 1
                     self._later(0.5, self._kill_hung)
         self._plan_tick()
+
+    def _report(self, stage: SimulatedStage) -> None:
+        """What it holds now is known a little later."""
+        held = stage.ledger.held()
+        self._later(HOP_SECONDS, lambda: self._reported(stage, held))
+
+    def _reported(self, stage: SimulatedStage, held: dict[bytes, int]) -> None:
+        self._asked -= 1
+        if stage in self.stages and stage.alive:
+            self._do(self.scheduler.held(stage.index, held, self.now))
 
     def _plan_tick(self) -> None:
         wake = self.scheduler.next_wake()
@@ -145,7 +206,8 @@ class World:
 
     def _submit(self) -> None:
         rng = self.rng
-        request = random_request(rng)
+        told = [(*r.prompt, *self.delivered[s]) for s, r in self.requests.items()]
+        request = random_request(rng, told, self._longest)
         sequence = request.sequence
         self.requests[sequence] = request
         self.delivered[sequence] = []
@@ -154,10 +216,27 @@ class World:
             self.poison = sequence, rng.randrange(len(request.prompt))
         elif rng.random() < 0.1:
             self.stops[sequence] = rng.randint(1, 10)
-        self._do(self.scheduler.submit(request, self.now))
+        try:
+            self._do(self.scheduler.submit(request, self.now))
+        except RequestError as error:
+            if error.refusal is not Refusal.MEMORY:
+                raise
+            del self.requests[sequence], self.delivered[sequence]
+            return
         if rng.random() < 0.2:
             moment = rng.choice((0.0, rng.uniform(0.0, 3.0)))
             self._later(moment, lambda: self._do(self.scheduler.cancel(sequence, self.now)))
+
+    def _meddle(self) -> None:
+        """Somebody evicts what is kept, or pins it."""
+        index = self.scheduler.residency.index
+        if entries := index.kept:
+            entry = self.rng.choice(entries)
+            if self.rng.random() < 0.5:
+                self._do(self.scheduler.evict(entry.sequence, self.now))
+            else:
+                entry.pinned = not entry.pinned
+                self.pinned = True
 
     def _delivered(self, sequence: bytes, position: int, tokens: tuple[int, ...]) -> None:
         assert sequence not in self.finished, "tokens after the end"
@@ -178,18 +257,20 @@ class World:
 
     # --- layouts ------------------------------------------------------------------------------
 
-    def _relayout(self, count: int) -> None:
+    def _relayout(self, count: int, ranges: Ranges | None = None) -> None:
         """A new epoch: `count` stages; those that keep their layers keep what they hold."""
         self._epoch += 1
-        cuts = sorted(self.rng.sample(range(1, LAYERS), count - 1))
-        ranges = list(itertools.pairwise([0, *cuts, LAYERS]))
+        if ranges is None:
+            cuts = sorted(self.rng.sample(range(1, LAYERS), count - 1))
+            ranges = list(itertools.pairwise([0, *cuts, LAYERS]))
+        self._ranges = ranges
         old = {(s.start, s.end): s for s in self.stages if s.alive and not s.hung}
         self.stages = []
         for index, (start, end) in enumerate(ranges):
             stage = old.pop((start, end), None)
             last = end == LAYERS
             if stage is None:
-                stage = SimulatedStage(index, start, end, last, self.rng)
+                stage = SimulatedStage(index, start, end, last, self.rng, self.memory.reach)
             stage.place(index, last)
             self.stages.append(stage)
             layout = self._term, self._epoch
@@ -209,6 +290,7 @@ class World:
             (StageCost(((1, DECODE_SECONDS),), TOKEN_SECONDS),) * count,
             CONTEXT,
             CHUNK,
+            memory=(self.memory,) * count,
         )
         self._do(self.scheduler.configure(pipeline, self.now, held))
 

@@ -5,16 +5,17 @@ it takes.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from daemon.engine.stage import Stage
+from daemon.footprint import StageMemory
 from daemon.layers import LayerRange
 from daemon.sampling import SamplingParams
-from daemon.scheduler.actions import Deliver, Finished, Send
+from daemon.scheduler.actions import Deliver, Finished, Inquire, Send
 from daemon.scheduler.pipeline import Limits, Pipeline, StageCost
 from daemon.scheduler.request import Request
 from daemon.scheduler.scheduler import Scheduler
@@ -37,7 +38,14 @@ class Rig:
     we move.
     """
 
-    def __init__(self, tiny: Tiny, seed: int = 0, cuts: tuple[int, ...] = (0, 2, 4)) -> None:
+    def __init__(
+        self,
+        tiny: Tiny,
+        seed: int = 0,
+        cuts: tuple[int, ...] = (0, 2, 4),
+        limits: Limits | None = None,
+        budget: int = 1 << 30,
+    ) -> None:
         self.now = 0.0
         self.network = MemoryNetwork(random.Random(seed), clock=lambda: self.now)
         options = LinkOptions(send_timeout_s=0.0, queue=64)
@@ -52,11 +60,15 @@ class Rig:
             Worker(Stage.load(tiny.folder, LayerRange(a, b)), i, lambda: self.now)
             for i, (a, b) in enumerate(pairwise(cuts))
         ]
-        self.scheduler = Scheduler(Limits())
+        self.scheduler = Scheduler(limits or Limits())
+        self.prompts: dict[bytes, tuple[int, ...]] = {}
         self.tokens: dict[bytes, list[int]] = {}
         self.finished: dict[bytes, Finished] = {}
         costs = (StageCost(((1, 0.01),), 0.001), StageCost(((1, 0.01),), 0.001))
-        self.perform(self.scheduler.configure(Pipeline(1, 1, costs, 512, 8), self.now))
+        stages = [worker.stage for worker in self.workers]
+        memory = tuple(StageMemory(budget, s.footprints(), s.reach) for s in stages)
+        pipeline = Pipeline(1, 1, costs, 512, 8, memory=memory)
+        self.perform(self.scheduler.configure(pipeline, self.now))
 
     def faults(self, **rates: float) -> None:
         for hop in HOPS:
@@ -70,9 +82,11 @@ class Rig:
         count: int,
         params: SamplingParams | None = None,
         kv_bits: int = 0,
+        prompt: Sequence[int] = PROMPT,
     ) -> None:
+        self.prompts[sequence] = tuple(prompt)
         params = params or SamplingParams()
-        request = Request(sequence, tuple(PROMPT), count, params, kv_bits=kv_bits)
+        request = Request(sequence, tuple(prompt), count, params, kv_bits=kv_bits)
         self.perform(self.scheduler.submit(request, self.now))
 
     def perform(self, actions: Any) -> None:
@@ -81,8 +95,13 @@ class Rig:
                 self.senders[0].send(action.frame)
             elif isinstance(action, Deliver):
                 told = self.tokens.setdefault(action.sequence, [])
-                assert action.position == len(PROMPT) + len(told), "out of order, or twice"
+                prompt = len(self.prompts[action.sequence])
+                assert action.position == prompt + len(told), "out of order, or twice"
                 told += action.tokens
+            elif isinstance(action, Inquire):
+                for stage, worker in enumerate(self.workers):
+                    held = worker.ledger.held()
+                    self.perform(self.scheduler.held(stage, held, self.now))
             elif isinstance(action, Finished):
                 self.finished[action.sequence] = action
 
@@ -135,6 +154,10 @@ def test_without_faults_nothing_is_issued_twice(llama: Tiny) -> None:
     rig.run()
     assert tuple(rig.tokens[b"a" * 16]) == llama.reference[:24]
     assert rig.reissues == 0
+    kept = {b"a" * 16: len(PROMPT) + 23}  # the last token was not computed
+    assert all(worker.ledger.held() == kept for worker in rig.workers)
+    rig.perform(rig.scheduler.evict(b"a" * 16, rig.now))
+    rig.run()
     assert all(not worker.caches for worker in rig.workers), "the release reached every stage"
 
 

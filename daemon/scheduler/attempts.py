@@ -1,0 +1,144 @@
+"""How the attempts of sequences begin and end: admitted, issued again, preempted, finished."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from daemon.scheduler.actions import Action, Finished, Inquire, Revoke
+from daemon.scheduler.book import Book
+from daemon.scheduler.dispatch import Dispatch
+from daemon.scheduler.pipeline import Limits, Pipeline
+from daemon.scheduler.request import FinishReason
+from daemon.scheduler.residency import Residency
+from daemon.scheduler.sequence import Sequence, SequenceStatus
+
+CAUSES = ("lost", "missing", "failed", "link", "layout")
+_KEPT = (FinishReason.STOP, FinishReason.LENGTH, FinishReason.CANCELLED)
+
+
+class Attempts:
+    def __init__(
+        self, limits: Limits, dispatch: Dispatch, book: Book, residency: Residency
+    ) -> None:
+        self.reissues: Counter[str] = Counter(dict.fromkeys(CAUSES, 0))
+        self._limits = limits
+        self._dispatch = dispatch
+        self._book = book
+        self._residency = residency
+
+    def admit(self, now: float) -> list[Action]:
+        """Whoever waits and has room: first come, first admitted. Who never will have it ends."""
+        actions: list[Action] = []
+        while (sequence := self._book.next) is not None:
+            tokens, kv_bits = len(sequence.history), sequence.request.kv_bits
+            short = self._residency.memory.never(kv_bits, tokens)
+            if short is None:
+                short = self._residency.admit(sequence, now)
+                if short is None:
+                    self._book.run(sequence)
+                    self._dispatch.ready.push(sequence)
+                    continue
+                if self._book.running:
+                    break
+            error = f"no memory for its {tokens} tokens beside what is pinned: {short}"
+            actions += self.finish(sequence, FinishReason.CONTEXT, now, error)
+        return actions
+
+    def grow(self, sequence: Sequence, now: float) -> list[Action]:
+        """It has more tokens than it has room for: find some, at the cost of who came last, which
+        may be itself. The only one that runs ends instead.
+        """
+        actions: list[Action] = []
+        while short := self._residency.grow(sequence):
+            if len(self._book.running) == 1:
+                tokens = len(sequence.history)
+                error = (
+                    f"no memory for more than its {tokens} tokens beside what is pinned: {short}"
+                )
+                return actions + self.finish(sequence, FinishReason.LENGTH, now, error)
+            youngest = self._book.youngest
+            actions += self.preempt(youngest)
+            if youngest is sequence:
+                break
+        return actions
+
+    def configure(self, pipeline: Pipeline, now: float) -> list[Action]:
+        """The new layout may have too little context or memory for what runs or waits."""
+        actions: list[Action] = []
+        for sequence in self._book:
+            if len(sequence.history) >= pipeline.context_length:
+                error = f"too long for the new layout's context of {pipeline.context_length}"
+                actions += self.finish(sequence, FinishReason.CONTEXT, now, error)
+        while self._residency.memory.over and self._book.running:
+            actions += self.preempt(self._book.youngest)
+        return actions
+
+    def lost(self, microbatch: int, cause: str, now: float) -> list[Action]:
+        """One re-issue of each sequence in it, whatever else of that sequence is in flight."""
+        actions: list[Action] = []
+        for span in self._dispatch.give_up(microbatch, now):
+            sequence = self._book.running[span.sequence]
+            actions += self.reissue(sequence, sequence.confirmed, cause, now)
+        return actions
+
+    def went_down(self, now: float) -> list[Action]:
+        """Whatever was under way may be what a stage ended of, if it happens again and again."""
+        actions: list[Action] = []
+        for sequence in list(self._book.running.values()):
+            if not sequence.tried:
+                continue
+            sequence.tried = False
+            sequence.downs += 1
+            sequence.alone = sequence.downs >= self._limits.alone_downs
+            if sequence.downs >= self._limits.max_downs:
+                error = (
+                    f"the pipeline went down {sequence.downs} times while token "
+                    f"{sequence.furthest} was computed"
+                )
+                actions += self.finish(sequence, FinishReason.FAILED, now, error)
+        return actions
+
+    def reissue(self, sequence: Sequence, position: int, cause: str, now: float) -> list[Action]:
+        self.reissues[cause] += 1
+        sequence.reissues += 1
+        sequence.repeats += 1
+        sequence.fruitless += cause != "link"  # a cable that is out comes back
+        if sequence.fruitless > self._limits.max_repeats:
+            error = f"issued {sequence.fruitless} times without progress, the last time: {cause}"
+            return self.finish(sequence, FinishReason.FAILED, now, error)
+        actions: list[Action] = []
+        if cause == "missing" and self._residency.missed(sequence, position):
+            actions += self.inquire()
+        self._dispatch.withdraw(sequence.id)
+        sequence.begin_attempt(position)
+        self._residency.began(sequence)
+        delay = self._limits.backoff(sequence.repeats)
+        if delay > 0.0:
+            self._dispatch.ready.park(sequence, now + delay)
+        else:
+            self._dispatch.ready.push(sequence)
+        return [*actions, Revoke(sequence.id, sequence.attempt)]
+
+    def inquire(self) -> list[Action]:
+        if self._dispatch.pipeline is None:
+            return []
+        self._residency.inquire(len(self._dispatch.pipeline.stages))
+        return [Inquire()]
+
+    def preempt(self, sequence: Sequence) -> list[Action]:
+        """It waits again, before all others, and loses no token: what it has is computed anew."""
+        self._dispatch.withdraw(sequence.id)
+        self._book.wait(sequence)
+        self._residency.preempt(sequence)
+        return [Revoke(sequence.id, sequence.attempt)]
+
+    def finish(
+        self, sequence: Sequence, reason: FinishReason, now: float, error: str = ""
+    ) -> list[Action]:
+        actions: list[Action] = [Finished(sequence.id, reason, sequence.usage(now), error)]
+        if self._dispatch.withdraw(sequence.id):
+            actions.append(Revoke(sequence.id, sequence.attempt + 1))
+        self._book.remove(sequence.id)
+        self._residency.ended(sequence, reason in _KEPT, now)
+        sequence.status = SequenceStatus.FINISHED
+        return actions

@@ -1,0 +1,90 @@
+"""What the sequences take of each stage's memory, and what there is: an account, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from daemon.footprint import StageMemory
+
+
+@dataclass(frozen=True, slots=True)
+class Shortage:
+    """One stage does not have what is needed."""
+
+    stage: int
+    needed: int
+    budget: int
+
+    def __str__(self) -> str:
+        return f"stage {self.stage} has {self.budget:,} bytes for KV, {self.needed:,} are needed"
+
+
+class Memory:
+    """Every sequence that a stage holds has its place here, with the tokens it may come to before
+    it asks for more. No stages: nothing is limited.
+    """
+
+    def __init__(self, stages: tuple[StageMemory, ...] = ()) -> None:
+        self.stages = stages
+        self.used = [0] * len(stages)
+        self.freed = 0  # how often there was more room than before
+        self._places: dict[bytes, tuple[int, int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, sequence: bytes) -> bool:
+        return sequence in self._places
+
+    @property
+    def reach(self) -> int | None:
+        return min((s.reach for s in self.stages if s.reach is not None), default=None)
+
+    def place(self, sequence: bytes, kv_bits: int, tokens: int) -> None:
+        """In place of what the sequence had; nothing is refused here."""
+        self.free(sequence)
+        self._places[sequence] = (kv_bits, tokens)
+        for index, stage in enumerate(self.stages):
+            self.used[index] += stage.bytes_for(kv_bits, tokens)
+
+    def free(self, sequence: bytes) -> None:
+        place = self._places.pop(sequence, None)
+        if place is not None:
+            self.freed += 1
+            for index, stage in enumerate(self.stages):
+                self.used[index] -= stage.bytes_for(*place)
+
+    def bytes_of(self, sequences: Iterable[bytes]) -> list[int]:
+        """What these sequences take, by stage."""
+        places = [self._places[s] for s in sequences]
+        return [sum(stage.bytes_for(*place) for place in places) for stage in self.stages]
+
+    def shortage(
+        self, sequence: bytes, kv_bits: int, tokens: int, without: Iterable[bytes] = ()
+    ) -> Shortage | None:
+        """Why the sequence cannot have this place; None when it can. `without`: as if these had
+        none.
+        """
+        gone = self.bytes_of({*without, sequence} & self._places.keys())
+        for index, stage in enumerate(self.stages):
+            needed = self.used[index] - gone[index] + stage.bytes_for(kv_bits, tokens)
+            if needed > stage.budget_bytes:
+                return Shortage(index, needed, stage.budget_bytes)
+        return None
+
+    def never(self, kv_bits: int, tokens: int) -> Shortage | None:
+        """Why a sequence could not have this place even if there were no other."""
+        for index, stage in enumerate(self.stages):
+            needed = stage.bytes_for(kv_bits, tokens)
+            if needed > stage.budget_bytes:
+                return Shortage(index, needed, stage.budget_bytes)
+        return None
+
+    @property
+    def over(self) -> bool:
+        """Whether a stage holds more than it has: it was given less in a new layout."""
+        return any(u > s.budget_bytes for u, s in zip(self.used, self.stages, strict=True))
+
+    def check_integrity(self) -> None:
+        assert self.used == self.bytes_of(self._places), "memory: the account is wrong"
