@@ -12,6 +12,7 @@ from daemon.coordinator import views
 from daemon.coordinator.answer import EXIT_FAILED, EXIT_REFUSED, EXIT_USAGE, Answer, Refusal
 from daemon.coordinator.arguments import BadArguments, typed
 from daemon.coordinator.conversations import Conversations
+from daemon.coordinator.keeping import Keeping
 from daemon.coordinator.loading import Loading
 from daemon.coordinator.queries import Queries
 from daemon.coordinator.streams import Streams
@@ -32,6 +33,7 @@ class Clients:
         self.streams = Streams(coordinator)
         self.loading = Loading(coordinator)
         self.conversations = Conversations(coordinator)
+        self.keeping = Keeping(coordinator)
         self.queries = Queries()
         self._followers: dict[tuple[bytes, int], Answer] = {}
         self._verbs: dict[str, Callable[[Answer, dict[str, Any]], None]] = {
@@ -39,6 +41,8 @@ class Clients:
             "nodes": self._nodes,
             "pipeline": self._pipeline,
             "kv": self._kv,
+            "kv.pin": self.keeping.pin,
+            "kv.evict": self.keeping.evict,
             "model.list": self.loading.listing,
             "model.load": self.loading.load,
             "model.unload": self.loading.unload,
@@ -143,7 +147,8 @@ class Clients:
         nodes = {slot.node for slot in self._of.cluster.slots}
 
         def ended(reports: Any, silent: list[str]) -> dict[str, Any]:
-            return {"sequences": views.kv_view(self._of.cluster, reports), "silent": silent}
+            held = {"sequences": views.kv_view(self._of.cluster, reports), "silent": silent}
+            return held | self.keeping.view(time.monotonic())
 
         number = self.queries.ask(answer, msg.KvReport, nodes, time.monotonic(), ended)
         for node in nodes:

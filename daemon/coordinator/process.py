@@ -244,6 +244,8 @@ class Coordinator:
         results = self._ring.open(model.info.hidden_size, model.info.vocab_size)
         self._poller.register(self._ring.pollable, zmq.POLLIN)
         self.clients.streams.cancel_all()
+        if self.model is None or self.model.spec.digest != model.spec.digest:
+            self.scheduler.residency.forget()
         self.model = model
         nodes = self.config.coordinator.nodes
         if split and len(split) != len(nodes):
@@ -253,12 +255,14 @@ class Coordinator:
     def unwant(self) -> None:
         """Unload; what runs is cancelled."""
         self.clients.streams.cancel_all()
+        self.scheduler.residency.forget()
         self.happened(cl.ModelUnwanted())
         self.model = None
 
     def _load_ended(self, failure: msg.Failure | None) -> None:
         if failure:
             self.clients.streams.cancel_all()
+            self.scheduler.residency.forget()
             self.model = None
         self.clients.loading.ended(failure)
 

@@ -142,7 +142,7 @@ class Streams:
         head = {
             "sequence": sequence.hex(),
             "prompt_tokens": len(prompt),
-            "cached_tokens": 0,
+            "cached_tokens": self._of.scheduler.cached_tokens(sequence),
             "seed": wanted.sampling.seed,
             "conversation": turn.name if turn else None,
             "turn": turn.turns if turn else None,
@@ -206,7 +206,11 @@ class Streams:
             return
         usage = action.usage
         summary = stream.summary(time.monotonic(), usage.reissues, usage.cached_tokens)
-        ending = {"text": stream.rest(), "finish_reason": action.reason.value}
+        ending = {
+            "text": stream.rest(),
+            "finish_reason": action.reason.value,
+            "error": action.error or None,
+        }
         self._turn_ended(stream, action.reason)
         stream.answer.reply(summary | ending)
 

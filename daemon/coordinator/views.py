@@ -170,7 +170,7 @@ def sequence_view(sequence: Sequence, now: float) -> dict[str, Any]:
         "sequence": sequence.id.hex(),
         "state": sequence.status.value,
         "prompt_tokens": sequence.prompt_length,
-        "cached_tokens": 0,
+        "cached_tokens": sequence.cached,
         "output_tokens": sequence.generated,
         "attempt": sequence.attempt,
         "reissues": sequence.reissues,

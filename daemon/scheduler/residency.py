@@ -156,6 +156,7 @@ class Residency:
 
     def ended(self, sequence: Sequence, keep: bool, now: float) -> None:
         """Keep it, as far as every stage holds it, or let the stages forget it."""
+        before = self.index.get(sequence.id)
         self.index.remove(sequence.id)
         if not sequence.attempt:
             return
@@ -164,6 +165,8 @@ class Residency:
             self._outbox.release(sequence.id)
             return
         entry = _entry(sequence, sequence.proven, now, running=False)
+        if before:
+            entry.pinned, entry.hits, entry.created = before.pinned, before.hits, before.created
         self.memory.place(sequence.id, entry.kv_bits, entry.held)
         self._add(entry)
         self._drop_if_covered(entry)
@@ -177,6 +180,13 @@ class Residency:
         entry = self.index.get(sequence)
         if entry and entry.running is None and entry.attempt == attempt:
             self._shrink(entry, held)
+
+    def pin(self, sequence: bytes, pinned: bool) -> None:
+        """Whether it stays when there is no room; KeyError for one that is not in the index. What
+        is pinned while it runs stays so when it ends.
+        """
+        self.index.entries[sequence].pinned = pinned
+        self._refused = None  # there may be room now for who waits
 
     def evict(self, sequence: bytes) -> bool:
         """Also one that is pinned. False when it is not kept, or just now used for another."""

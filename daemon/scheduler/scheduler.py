@@ -177,6 +177,11 @@ class Scheduler:
         """Running ones, then those that wait, in order. Not to be changed."""
         return iter(self._book)
 
+    def cached_tokens(self, sequence: bytes) -> int | None:
+        """Of its prompt; None before it is admitted, and when it has ended."""
+        found = self._book.get(sequence)
+        return None if found is None or found.admitted is None else found.cached
+
     def status(self) -> dict[str, Any]:
         """Counters, for `ps` and `status`."""
         return {
