@@ -68,6 +68,8 @@ class Worker:
         self.ledger = SpanLedger(index)
         self.caches: dict[bytes, SequenceCache] = {}
         self._known: dict[bytes, Known] = {}
+        self._bytes: dict[bytes, int] = {}
+        self._changed: set[bytes] = set()
         self._clock = clock
 
     def place(self, index: int) -> None:
@@ -144,6 +146,7 @@ class Worker:
 
     def _cache(self, sequence: bytes, kv_bits: int) -> SequenceCache:
         """The sequence's own, or a new one; never one in which exact and quantised KV would mix."""
+        self._changed.add(sequence)
         cache = self.caches.get(sequence)
         if cache is None:
             cache = self.caches[sequence] = self.stage.new_cache(kv_bits)
@@ -166,12 +169,14 @@ class Worker:
     def _fail(self, span: Span) -> Departure:
         """Computing broke off somewhere: what the caches hold is not known any more."""
         self.caches.pop(span.sequence, None)
+        self._changed.add(span.sequence)
         return self.ledger.forget(span, 0, Reason.FAILED)
 
     def _release(self, sequence: bytes, attempt: int) -> None:
         if self.ledger.release(sequence, attempt):
             self.caches.pop(sequence, None)
             self._known.pop(sequence, None)
+            self._changed.add(sequence)
 
     def _fork(self, fork: Fork) -> None:
         """As much as there is of it. Where that is too little, the target's span is refused."""
@@ -181,6 +186,7 @@ class Worker:
         cache = source.fork(fork.length) if source else None
         if cache and cache.length:
             self.caches[fork.target] = cache
+            self._changed.add(fork.target)
             self.ledger.fork(fork, cache.length)
 
     def _onward(
@@ -225,10 +231,19 @@ class Worker:
 
     @property
     def kv_bytes(self) -> int:
-        return sum(cache.nbytes for cache in list(self.caches.values()))
+        """Of all caches; only those that changed since the last time are looked into."""
+        for sequence in self._changed:
+            cache = self.caches.get(sequence)
+            if cache is None:
+                self._bytes.pop(sequence, None)
+            else:
+                self._bytes[sequence] = cache.nbytes
+        self._changed.clear()
+        return sum(self._bytes.values())
 
     def check_integrity(self) -> None:
         self.ledger.check_integrity()
         for sequence, cache in self.caches.items():
             held = len(self.ledger.tokens(sequence))
             assert cache.length == held, f"cache holds {cache.length} tokens, ledger {held}"
+        assert self.kv_bytes == sum(cache.nbytes for cache in self.caches.values()), "bytes"

@@ -6,12 +6,22 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from daemon.footprint import Footprint, StageMemory
 from daemon.sampling import SamplingParams
 from daemon.scheduler.actions import Action, Deliver, Finished, Revoke, Send, Suspect
 from daemon.scheduler.pipeline import Limits, Pipeline, StageCost
 from daemon.scheduler.request import Request
 from daemon.scheduler.scheduler import Scheduler
-from transports.frame import Departure, Frame, FrameKind, Reason, Span
+from transports.frame import (
+    FINAL_ATTEMPT,
+    Command,
+    Departure,
+    Fork,
+    Frame,
+    FrameKind,
+    Reason,
+    Span,
+)
 
 A, B, C = b"a" * 16, b"b" * 16, b"c" * 16
 NAMES = {A: "A", B: "B", C: "C"}
@@ -19,9 +29,17 @@ PROMPT = tuple(range(100, 140))
 
 
 def pipeline(
-    epoch: int = 1, term: int = 1, stages: int = 2, context: int = 1000, chunk: int = 16
+    epoch: int = 1,
+    term: int = 1,
+    stages: int = 2,
+    context: int = 1000,
+    chunk: int = 16,
+    budget: int = 1 << 40,
 ) -> Pipeline:
-    return Pipeline(term, epoch, (StageCost(((1, 0.1),), 0.01),) * stages, context, chunk)
+    """A token takes one byte of the budget, and a cache has room for 128 more."""
+    costs = (StageCost(((1, 0.1),), 0.01),) * stages
+    memory = (StageMemory(budget, {0: Footprint(1, 0)}),) * stages
+    return Pipeline(term, epoch, costs, context, chunk, memory)
 
 
 def request(
@@ -96,6 +114,14 @@ def show_span(span: Span) -> str:
     return f"{name}{span.attempt}[{span.position}:{span.position + span.length}){want}"
 
 
+def show_command(command: Command) -> str:
+    """`-A` forgets A, `-A<=2` its attempts up to 2; `+B<A:20` starts B from 20 tokens of A."""
+    if isinstance(command, Fork):
+        return f"+{NAMES[command.target]}<{NAMES[command.source]}:{command.length}"
+    until = "" if command.attempt == FINAL_ATTEMPT else f"<={command.attempt}"
+    return f"-{NAMES[command.sequence]}{until}"
+
+
 def show(actions: list[Action]) -> list[str]:
     """Actions in words, short enough for a table."""
     words = []
@@ -103,7 +129,7 @@ def show(actions: list[Action]) -> list[str]:
         match action:
             case Send(frame):
                 parts = [show_span(s) for s in frame.spans]
-                parts += ["-" + NAMES[c.sequence] for c in frame.commands]
+                parts += [show_command(c) for c in frame.commands]
                 words.append("send " + " ".join(parts))
             case Deliver(sequence, position, tokens):
                 words.append(f"deliver {NAMES[sequence]}@{position} {list(tokens)}")
@@ -113,4 +139,5 @@ def show(actions: list[Action]) -> list[str]:
                 words.append(f"revoke {NAMES[sequence]}<{attempt}")
             case Suspect():
                 words.append("suspect")
+
     return words
