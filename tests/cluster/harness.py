@@ -214,11 +214,10 @@ class Cluster:
         return int(self.ask("status")["reissues"])
 
     def wait_empty(self) -> None:
-        """No stage holds anything of any request, and none runs."""
-        until(
-            lambda: not self.ask("ps")["sequences"] and not self.ask("kv")["sequences"],
-            "every sequence is released",
-        )
+        """No request runs; then all that was kept is evicted, and no stage holds anything."""
+        until(lambda: not self.ask("ps")["sequences"], "every request has ended")
+        self.ask("kv.evict", sequence="all")
+        until(lambda: not self.ask("kv")["sequences"], "every sequence is released")
 
     # --- doing harm ---
 
