@@ -88,7 +88,8 @@ class Requests(AbstractContextManager["Requests"]):
                 raise ClusterError(f"the coordinator was silent for {SILENCE_SECONDS:.0f} s")
 
     def generate(self, texts: Sequence[str], tokens: int, **sampling: Any) -> list[Stream]:
-        """All texts at once; waits for the end of all."""
+        """All texts at once; waits for the end of all. Nothing of earlier ones is reused."""
+        self.ask("kv.evict", sequence="all")
         streams = [self.begin(text, tokens, **sampling) for text in texts]
         self.wait(lambda: all(stream.reply for stream in streams))
         return streams
