@@ -39,7 +39,7 @@ def pipeline(
     """A token takes one byte of the budget, and a cache has room for 128 more."""
     costs = (StageCost(((1, 0.1),), 0.01),) * stages
     memory = (StageMemory(budget, {0: Footprint(1, 0)}),) * stages
-    return Pipeline(term, epoch, costs, context, chunk, memory)
+    return Pipeline(term, epoch, costs, context, chunk, memory=memory)
 
 
 def request(

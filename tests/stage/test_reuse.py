@@ -75,7 +75,7 @@ def test_forks_evictions_and_faults_change_no_token(
             one.submit(name(number), count, kv_bits=kv_bits, prompt=prompt)
         alone.run()
         histories.append([*prompt, *alone.tokens[name(number)]])
-        rig.turns(rng.randint(0, 40))
+        rig.turns(rng.randint(0, 120))
         if rng.random() < 0.2 and (kept := rig.scheduler.residency.index.kept):
             rig.perform(rig.scheduler.evict(rng.choice(kept).sequence, rig.now))
     rig.run()
