@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from daemon.coordinator.answer import EXIT_FAILED, EXIT_REFUSED, Answer, Refusal
-from daemon.coordinator.arguments import BadArguments, typed
+from daemon.coordinator.arguments import BadArguments, conversation_name, typed
 from daemon.scheduler.prefix import Entry
 
 if TYPE_CHECKING:
@@ -22,11 +22,14 @@ class Keeping:
     def view(self, now: float) -> dict[str, Any]:
         """Entries of the index, counters, and what the account says of each stage's memory."""
         residency = self._of.scheduler.residency
-        entries = list(residency.index)
+        entries, names = list(residency.index), self._of.clients.conversations.names()
         memory, slots = residency.memory, self._of.cluster.slots
         kept = memory.bytes_of(entry.sequence for entry in residency.index.kept)
         return {
-            "entries": [_entry_view(entry, entries, now) for entry in reversed(entries)],
+            "entries": [
+                _entry_view(entry, entries, names.get(entry.sequence, []), now)
+                for entry in reversed(entries)
+            ],
             "counters": dict(residency.counts),
             "stages": [
                 {
@@ -71,10 +74,16 @@ class Keeping:
         return sequence not in self._of.scheduler.residency.index
 
     def _named(self, arguments: dict[str, Any]) -> Entry:
+        index = self._of.scheduler.residency.index
+        if name := conversation_name(arguments):
+            sequence = self._of.clients.conversations.sequence_of(name)
+            if (entry := index.get(sequence) if sequence else None) is None:
+                what, why = f"nothing is kept of {name}", "it was evicted, or never was"
+                raise Refusal(EXIT_FAILED, what, why, "see `shardctl kv`")
+            return entry
         wanted = typed(arguments, "sequence", str, None)
         if not wanted:
             raise BadArguments("which sequence? give its id, or the beginning of it")
-        index = self._of.scheduler.residency.index
         found = [entry for entry in index if entry.sequence.hex().startswith(wanted)]
         if not found:
             what, why = f"nothing is kept of {wanted}", "it was evicted, or never was"
@@ -84,7 +93,7 @@ class Keeping:
         return found[0]
 
 
-def _entry_view(entry: Entry, entries: list[Entry], now: float) -> dict[str, Any]:
+def _entry_view(entry: Entry, entries: list[Entry], names: list[str], now: float) -> dict[str, Any]:
     related = [
         other.sequence.hex()
         for other in entries
@@ -100,5 +109,5 @@ def _entry_view(entry: Entry, entries: list[Entry], now: float) -> dict[str, Any
         "idle": now - entry.used,
         "hits": entry.hits,
         "shared_with": related,
-        "names": [],
+        "names": names,
     }

@@ -11,7 +11,7 @@ from daemon.coordinator.answer import Answer, Refusal
 from daemon.coordinator.arguments import BadArguments
 from daemon.coordinator.keeping import Keeping
 from daemon.coordinator.process import Coordinator
-from tests.scheduler.harness import PROMPT, A, B, Harness, request
+from tests.scheduler.harness import PROMPT, A, B, C, Harness, request
 
 
 class Heard:
@@ -23,6 +23,16 @@ class Heard:
     def reply(self, data: dict[str, Any]) -> bool:
         self.data = data
         return True
+
+
+class Names:
+    """Of conversations: the last turn of "talk" is A."""
+
+    def names(self) -> dict[bytes, list[str]]:
+        return {A: ["talk"]}
+
+    def sequence_of(self, name: str) -> bytes | None:
+        return {"talk": A, "old": C}.get(name)
 
 
 class Rig:
@@ -41,6 +51,7 @@ class Rig:
                     scheduler=self.h.scheduler,
                     cluster=SimpleNamespace(slots=slots),
                     perform=self.h.keep,
+                    clients=SimpleNamespace(conversations=Names()),
                 ),
             )
         )
@@ -60,7 +71,7 @@ def test_the_view_shows_entries_counters_and_stages() -> None:
     assert (a["sequence"], a["state"], a["tokens"], a["pinned"]) == (A.hex(), "kept", 16, True)
     assert (b["sequence"], b["state"], b["tokens"], b["pinned"]) == (B.hex(), "running", 19, False)
     assert (a["shared_with"], b["shared_with"]) == ([B.hex()], [A.hex()])
-    assert (a["hits"], a["age"], a["idle"], a["kv_bits"], a["names"]) == (1, 5.0, 5.0, 0, [])
+    assert (a["hits"], a["age"], a["idle"], a["kv_bits"], a["names"]) == (1, 5.0, 5.0, 0, ["talk"])
     assert view["counters"]["hit_tokens"] == 16
     assert [(s["stage"], s["node"]) for s in view["stages"]] == [(0, "m"), (1, "n")]
     stage = view["stages"][0]
@@ -108,3 +119,12 @@ def test_unclear_names_are_refused() -> None:
     rig.h.computed(rig.h.frames[-1], 4)
     with pytest.raises(BadArguments, match="beginning of 2"):
         rig.asked("evict", sequence="6")
+
+
+def test_a_conversation_means_the_sequence_of_its_last_turn() -> None:
+    rig = Rig()
+    assert rig.asked("pin", conversation="talk", pinned=True)["sequence"] == A.hex()
+    assert [entry["names"] for entry in rig.keeping.view(5.0)["entries"]] == [["talk"]]
+    for unknown in ("old", "other"):
+        with pytest.raises(Refusal, match=f"nothing is kept of {unknown}"):
+            rig.asked("evict", conversation=unknown)

