@@ -26,6 +26,7 @@ BENCHMARKS = {
     "single": ("benchmarks.single:run", "one stream, against one core and ring pipelines"),
     "throughput": ("benchmarks.throughput:run", "2 and 4 streams, against two processes"),
     "batching": ("benchmarks.batching:run", "8 streams, against mlx-lm's batches, and evenness"),
+    "prefix": ("benchmarks.prefix:run", "a second turn from memory and disk, against a cold one"),
     "prefill": ("benchmarks.prefill:run", "a prompt of 2,000 tokens, against one core"),
     "hop": ("benchmarks.parts:run_hop", "one frame from a process to another"),
     "coordinator": ("benchmarks.parts:run_coordinator", "its own work per microbatch"),

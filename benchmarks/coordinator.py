@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import replace
 
 from daemon.scheduler.actions import Action, Finished, Send
-from daemon.scheduler.pipeline import Pipeline, StageCost
+from daemon.scheduler.pipeline import Limits, Pipeline, StageCost
 from daemon.scheduler.request import Request
 from daemon.scheduler.scheduler import Scheduler
 from transports.frame import Frame, FrameKind, StageTrace
@@ -37,8 +37,13 @@ def measure() -> dict[str, float]:
     }
 
 
-def _decode(sequences: int) -> tuple[float, float]:
-    scheduler = Scheduler()
+def step_seconds(sequences: int, limits: Limits) -> float:
+    """Median seconds that the scheduler takes per microbatch when so many decode."""
+    return _decode(sequences, limits)[0]
+
+
+def _decode(sequences: int, limits: Limits | None = None) -> tuple[float, float]:
+    scheduler = Scheduler(limits)
     pipeline = Pipeline(1, 1, (StageCost(((1, 0.01),), 0.001),) * STAGES, 1 << 20, 128)
     pending: deque[Frame] = deque()
     _keep(scheduler.configure(pipeline, 0.0), pending)

@@ -59,7 +59,9 @@ class Requests(AbstractContextManager["Requests"]):
             self._take(message, time.monotonic())
         raise TimeoutError(verb)
 
-    def begin(self, text: str, tokens: int, **sampling: Any) -> Stream:
+    def begin(
+        self, text: str, tokens: int, conversation: str | None = None, **sampling: Any
+    ) -> Stream:
         """Ask, greedy unless `sampling` says otherwise; `wait` fills the stream."""
         arguments = {
             "prompt": text,
@@ -68,6 +70,7 @@ class Requests(AbstractContextManager["Requests"]):
             "max_tokens": tokens,
             "stop": [],
             "stop_at_eos": False,
+            **({} if conversation is None else {"conversation": conversation}),
         }
         stream = Stream(time.monotonic())
         self._streams[self._send("generate", arguments)] = stream

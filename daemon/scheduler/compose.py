@@ -34,10 +34,10 @@ class Piece:
 def compose(ready: ReadyQueue, load: Load, cost: CostModel) -> tuple[Piece, ...]:
     """The pieces of the next microbatch; empty when none is to be sent now.
 
-    The sequences that decode go in as many groups as the cost model finds best. A piece of a prompt
-    rides in each of their steps, and chunks of its own fill the stages that the groups leave idle;
-    so neither starves the other. A model that cannot mix the two has one chunk beside the steps at
-    least. Who is computed alone goes before both, when the pipe is empty.
+    The sequences that decode go in as many groups as the cost model finds best. Chunks of prompts
+    fill the stages that these leave idle; where none is idle, pieces of a prompt ride in the steps,
+    or one chunk goes beside them where the model cannot mix the two. So neither starves the other.
+    Who is computed alone goes before both, when the pipe is empty.
     """
     if load.alone:
         return ()
@@ -46,20 +46,21 @@ def compose(ready: ReadyQueue, load: Load, cost: CostModel) -> tuple[Piece, ...]
             return ()
         return (Piece(alone, cost.chunk(alone.remaining, alone.issued, None)),)
     groups = cost.groups(load.decoding, load.attended)
-    prefill = ready.prefill
+    prefill, full = ready.prefill, groups.count >= cost.stages
     if load.steps < groups.count and (turn := ready.decode(groups.size)):
         step = [Piece(sequence, sequence.remaining) for sequence in turn]
-        if prefill is not None and cost.mixed:
+        if prefill is not None and cost.mixed and full:
             asked = Pass(len(turn), sum(s.issued for s in turn))
             step.append(Piece(prefill, cost.rider(prefill.remaining, prefill.issued, asked)))
         return tuple(step)
     if prefill is None:
         return ()
     if not load.decoding:
-        places, beside = cost.useful_in_flight(), None
+        places, patience = cost.useful_in_flight(), None
     else:
-        places = max(0 if cost.mixed else 1, cost.stages - groups.count)
-        beside = Pass(groups.size, load.attended * groups.size // load.decoding)
+        places = (0 if cost.mixed else 1) if full else cost.stages - groups.count
+        usual = Pass(groups.size, load.attended * groups.size // load.decoding)
+        patience = cost.patience(groups, usual)
     if load.chunks >= places:
         return ()
-    return (Piece(prefill, cost.chunk(prefill.remaining, prefill.issued, beside)),)
+    return (Piece(prefill, cost.chunk(prefill.remaining, prefill.issued, patience)),)

@@ -17,9 +17,9 @@ from transports.frame import Span, StageTrace
 MIN_CHUNK = 16
 MIN_CHUNK_BESIDE = 4  # others that run
 MOST_ROWS = 64  # sequences in one step
-# Running streams wait for so many of their passes at most while a prompt is read; what a pass was
-# predicted to take, and takes, differ, and none is to be three times its median.
-PREFILL_SHARE = 1.5
+# While a prompt is read, a round of the running streams takes so much longer, as predicted. Some
+# take longer than predicted, and none is to take three times the usual.
+PREFILL_SHARE = 1.75
 _RIDERS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
 WORTH_CHANGING = 0.02  # predicted gain below which the number of groups stays
 
@@ -139,29 +139,35 @@ class CostModel:
             self._groups = best
         return Groups(self._groups, math.ceil(decoding / self._groups))
 
-    def chunk(self, remaining: int, position: int, beside: Pass | None) -> int:
+    def patience(self, groups: Groups, step: Pass) -> float:
+        """How long a chunk of a prompt may keep a stage, beside groups that run steps like this:
+        the stages that these leave idle have one each, and there is one in any case.
+        """
+        steps = groups.count * self.slowest_seconds(step)
+        usual = max(steps, self.pass_seconds(step))
+        return (PREFILL_SHARE * usual - steps) / max(1, self.stages - groups.count)
+
+    def chunk(self, remaining: int, position: int, patience: float | None) -> int:
         """Tokens of the next prefill chunk of a prompt of which `remaining` are to be sent, from
         `position` on.
 
         Alone, the chunk size with the least predicted time through the pipe: small chunks cost
-        passes, large ones leave the other stages waiting at the start and at the end. Beside steps
-        like `beside`, no more than those are to wait.
+        passes, large ones leave the other stages waiting at the start and at the end. Beside
+        others, the largest that keeps no stage longer than `patience`.
         """
+        beside = patience is not None
         sizes = [
             n for n in self._chunk_sizes if beside or n >= min(MIN_CHUNK, self._chunk_sizes[-1])
         ]
         best, least = sizes[0], math.inf
-        wait = 0.0
-        if beside is not None:
-            wait = PREFILL_SHARE * (self.pass_seconds(beside) - self._between) / self.stages
         for size in sizes:
             length = min(size, remaining)
             asked = Pass(length, length * (position + length // 2), together=False)
             one_pass = self.slowest_seconds(asked)
-            if beside is not None and size > sizes[0] and one_pass > wait:
+            if patience is not None and size > sizes[0] and one_pass > patience:
                 break
             total = one_pass * (math.ceil(remaining / size) + self.stages - 1)
-            if beside is not None or total < least:
+            if beside or total < least:
                 best, least = size, total
             if size >= remaining:
                 break

@@ -163,43 +163,55 @@ def test_groups_stay_unless_others_are_clearly_better() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stages", "remaining", "beside", "chunk"),
+    ("stages", "remaining", "patience", "chunk"),
     [
-        ([(0.01, 0.001)], 10, False, 10),  # all that is left
-        ([(0.01, 0.001)], 2000, False, 256),  # one stage: nothing to overlap, few passes
-        ([(0.01, 0.001)] * 2, 2000, False, 128),  # two: 16 chunks, and one more to drain
-        ([(0.01, 0.001)] * 2, 200, False, 32),
-        ([(0.0, 0.001)] * 2, 2000, False, 16),  # passes cost nothing: as small as can be
-        ([(0.01, 0.001)] * 2, 2000, True, 4),  # beside others: half as long again as their passes
-        ([(0.01, 0.00005)] * 2, 2000, True, 64),
-        ([(0.01, 0.1)] * 2, 2000, True, 4),  # but never less than the smallest
+        ([(0.01, 0.001)], 10, None, 10),  # all that is left
+        ([(0.01, 0.001)], 2000, None, 256),  # one stage: nothing to overlap, few passes
+        ([(0.01, 0.001)] * 2, 2000, None, 128),  # two: 16 chunks, and one more to drain
+        ([(0.01, 0.001)] * 2, 200, None, 32),
+        ([(0.0, 0.001)] * 2, 2000, None, 16),  # passes cost nothing: as small as can be
+        ([(0.01, 0.001)] * 2, 2000, 0.02, 8),  # beside others: as long as they may wait
+        ([(0.01, 0.00005)] * 2, 2000, 0.02, 128),
+        ([(0.01, 0.1)] * 2, 2000, 0.02, 4),  # but never less than the smallest
     ],
 )
-def test_chunk(stages: list[tuple[float, float]], remaining: int, beside: bool, chunk: int) -> None:
-    assert model(*stages).chunk(remaining, 0, ONE if beside else None) == chunk
+def test_chunk(
+    stages: list[tuple[float, float]], remaining: int, patience: float | None, chunk: int
+) -> None:
+    assert model(*stages).chunk(remaining, 0, patience) == chunk
 
 
-def test_chunks_beside_larger_steps_are_larger() -> None:
-    cost = CostModel([StageCost(((1, 0.01), (8, 0.04)), 0.001)] * 2, 256)
-    assert [cost.chunk(2000, 0, Pass(n)) for n in (1, 8)] == [4, 32]
+@pytest.mark.parametrize(
+    ("stages", "groups", "seconds"),
+    [
+        (2, 1, 0.025),  # a round of 20 ms may take 35, of which the step needs 10 at each stage
+        (4, 1, 0.02),  # one of 40 may take 70: three idle stages share what is left
+        (4, 3, 0.04),
+        (2, 2, 0.015),  # full: what is above the steps is for one chunk
+        (1, 1, 0.0075),
+    ],
+)
+def test_patience(stages: int, groups: int, seconds: float) -> None:
+    cost = model(*[(0.01, 0.001)] * stages)
+    assert cost.patience(Groups(groups, 1), ONE) == pytest.approx(seconds)
 
 
 def test_chunks_become_shorter_as_the_prompt_becomes_longer() -> None:
     cost = model((0.01, 0.0001), (0.01, 0.0001))
-    assert cost.chunk(4000, 3000, ONE) == 32
+    assert cost.chunk(4000, 3000, 0.015) == 32
     for position in range(0, 4000, 32):
         attended = 32 * (position + 16)
         seconds = 0.0131 + 1e-7 * attended
         cost.observe(Pass(32, attended, False), traces(seconds, seconds), 0.0, 2 * seconds)
-    assert cost.chunk(4000, 0, ONE) == 32
-    assert cost.chunk(4000, 3000, ONE) == 8
+    assert cost.chunk(4000, 0, 0.015) == 32
+    assert cost.chunk(4000, 3000, 0.015) == 8
 
 
 @pytest.mark.parametrize(
     ("rows", "per_token", "remaining", "riders"),
     [
-        (1, 0.001, 2000, 4),  # half as long again as a step of one
-        (8, 0.001, 2000, 8),
+        (1, 0.001, 2000, 6),  # three quarters more than a step of one
+        (8, 0.001, 2000, 12),
         (1, 0.0, 2000, 64),  # where only the weights count, as many as may
         (1, 0.0, 3, 3),
         (1, 0.1, 2000, 1),  # it goes on in any case
@@ -217,7 +229,7 @@ def test_riders_become_fewer_as_the_prompt_becomes_longer() -> None:
         done = ONE.joined(16, position)
         seconds = 0.0116 + 1e-7 * done.attended
         cost.observe(done, traces(seconds, seconds), 0.0, 2 * seconds)
-    assert [cost.rider(4000, at, ONE) for at in (0, 1000, 3000)] == [48, 24, 12]
+    assert [cost.rider(4000, at, ONE) for at in (0, 1000, 3000)] == [64, 32, 16]
 
 
 def test_a_chunk_size_that_turns_out_dear_is_left() -> None:
@@ -230,7 +242,7 @@ def test_a_chunk_size_that_turns_out_dear_is_left() -> None:
 
 def test_chunks_respect_the_layouts_limit() -> None:
     assert model((0.01, 0.0), chunk=100).chunk(2000, 0, None) == 100
-    assert model((0.01, 0.0), chunk=5).chunk(2000, 0, ONE) == 5
+    assert model((0.01, 0.0), chunk=5).chunk(2000, 0, 1.0) == 5
 
 
 @pytest.mark.parametrize(

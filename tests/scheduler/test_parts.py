@@ -40,9 +40,10 @@ def ready(decode: bytes, prefill: bytes) -> ReadyQueue:
         (b"b", b"", Load(steps=1, decoding=2), "b1"),
         (b"abcd", b"", Load(decoding=4), "a1 b1"),  # two groups of two
         (b"cd", b"", Load(steps=2, decoding=6), ""),
-        (b"a", b"p", Load(decoding=1), "a1 p4"),  # a piece of the prompt rides along
-        (b"a", b"p", Load(chunks=1, decoding=1), "a1 p4"),  # a chunk keeps no step away
-        (b"", b"p", Load(steps=1, decoding=1), "p4"),  # the other stage is idle meanwhile
+        (b"a", b"p", Load(decoding=1), "a1"),  # one group: the other stage is for the prompt
+        (b"a", b"p", Load(chunks=1, decoding=1), "a1"),  # a chunk keeps no step away
+        (b"", b"p", Load(steps=1, decoding=1), "p16"),
+        (b"ab", b"p", Load(decoding=2), "a1 p6"),  # two: a piece of it rides in each
         (b"", b"p", Load(steps=1, chunks=1, decoding=1), ""),
         (b"b", b"p", Load(steps=2, decoding=3), ""),  # both groups are under way
         (b"", b"p", Load(), "p16"),
