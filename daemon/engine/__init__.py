@@ -7,6 +7,7 @@
     stage.py         Stage: load, run, warm
     caches.py, kv.py, quantized.py, states.py    what a stage keeps of a sequence, of a layer
     quantization.py  whether a model's KV can be quantised                     no MLX
+    snapshot.py      caches as bytes, and back
     loading.py       own tensors only
     interception.py, dependencies.py     the model's own forward, in parts
     head.py, choosing.py         norm, head and choice of tokens as one compiled step

@@ -59,6 +59,15 @@ class SequenceCache:
         for phantom in self.phantoms:
             phantom.offset = self.length
 
+    def restored(self, length: int) -> None:
+        """Every own cache, fresh until now, was given `length` positions."""
+        for layer in self.own:
+            if layer.offset != length:
+                raise CacheError(f"a layer holds {layer.offset} positions, not {length}")
+        self.length = length
+        for phantom in self.phantoms:
+            phantom.offset = length
+
     def trim(self, length: int) -> int:
         """Forget the positions from `length` on; returns the position from which work must go on.
 

@@ -23,10 +23,12 @@ from daemon.engine.errors import CacheError, EngineError, WrongLayers
 from daemon.engine.head import Head, Sampled, collect
 from daemon.engine.loading import LoadedPart, load_part
 from daemon.engine.model import ModelInfo, describe
+from daemon.engine.snapshot import forms
 from daemon.footprint import Footprint
 from daemon.kv_bits import EXACT, KV_BITS
 from daemon.layers import LayerRange
 from daemon.sampling import SamplingParams
+from daemon.storage.form import LayerForm
 
 __all__ = ["Row", "Sampled", "Speed", "Stage"]
 
@@ -138,6 +140,17 @@ class Stage:
     def reach(self) -> int | None:
         """See SequenceCache."""
         return self.new_cache().reach
+
+    def kv_forms(self, kv_bits: int = EXACT) -> tuple[LayerForm, ...]:
+        """What the saved cache of each own layer must look like. Builds a step that nobody
+        evaluates. Raises CacheError as `new_cache` does.
+        """
+        cache = self.new_cache(kv_bits)
+        hidden = None if self.is_first else self._blank(1)[None]
+        cache.begin()
+        self._partial.body(mx.zeros((1, 1), mx.int32), cache.entries, hidden)
+        cache.advance(1)
+        return forms(cache)
 
     def run(
         self, rows: Sequence[Row], hidden: Sequence[mx.array] | None = None
