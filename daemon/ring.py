@@ -60,7 +60,7 @@ class Ring:
             self._limits,
             self._options,
             context=self._context,
-            allow_plain=self._plain_allowed(self._address),
+            allow_plain=plain_allowed(self._address, self._networks),
         )
         return self._receiver.address
 
@@ -77,7 +77,7 @@ class Ring:
             self._limits,
             self._options,
             context=self._context,
-            allow_plain=self._plain_allowed(address),
+            allow_plain=plain_allowed(address, self._networks),
         )
         waited_until = time.monotonic() + self._connect_s
         while self._sender.state is LinkState.CONNECTING and time.monotonic() < waited_until:
@@ -120,10 +120,11 @@ class Ring:
             self._receiver.close()
         self._sender = self._receiver = None
 
-    def _plain_allowed(self, address: str) -> bool:
-        """Whether the configuration allows frames without CURVE there; loopback needs no word."""
-        try:
-            host = ipaddress.ip_address(Address.parse(address).resolved().host)
-        except ValueError:
-            return False
-        return any(host in network for network in self._networks)
+
+def plain_allowed(address: str, networks: Sequence[Network]) -> bool:
+    """Whether these networks allow ZeroMQ without CURVE there; loopback needs no word."""
+    try:
+        host = ipaddress.ip_address(Address.parse(address).resolved().host)
+    except ValueError:
+        return False
+    return any(host in network for network in networks)

@@ -98,6 +98,11 @@ def size(value: Value) -> int:
     return count
 
 
+def size_or_nothing(value: Value) -> int:
+    """As `size`, or 0."""
+    return 0 if value.word() == "0" else size(value)
+
+
 def address(any_port: bool) -> Callable[[Value], str]:
     """`tcp://host:port` with an IP address of one interface, or localhost; never all of them."""
 

@@ -51,6 +51,7 @@ def default_state_dir() -> Path:
 class NodeConfig:
     """This machine. Port 0 of `data_address` means any free port; `max_memory` None means that the
     daemon measures, `kv_memory` None that it takes what weights and a reserve leave.
+    `kv_disk` are the bytes that saved KV may take, 0 for none.
     """
 
     name: str = setting(parse.node_name, factory=default_name)
@@ -58,6 +59,7 @@ class NodeConfig:
     state_dir: Path = setting(parse.path, factory=default_state_dir)  # noqa: RUF009 -- a field
     max_memory: int | None = setting(parse.size)
     kv_memory: int | None = setting(parse.size)
+    kv_disk: int = setting(parse.size_or_nothing, 10_000_000_000)
 
 
 @dataclass(frozen=True, slots=True)

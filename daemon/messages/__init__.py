@@ -40,6 +40,15 @@ from daemon.messages.catalogue import (
     Welcome,
 )
 from daemon.messages.codec import MAX_MESSAGE_BYTES, MessageError, decode, encode
+from daemon.messages.saved_kv import (
+    DiskQuery,
+    DropKv,
+    KvRestored,
+    KvSaved,
+    KvStored,
+    LoadKv,
+    SaveKv,
+)
 
 __all__ = [
     "MAX_MESSAGE_BYTES",
@@ -48,7 +57,9 @@ __all__ = [
     "Assigned",
     "ChildExited",
     "Chunk",
+    "DiskQuery",
     "Drained",
+    "DropKv",
     "Failure",
     "Goodbye",
     "Heartbeat",
@@ -57,9 +68,13 @@ __all__ = [
     "KillStage",
     "KvQuery",
     "KvReport",
+    "KvRestored",
+    "KvSaved",
+    "KvStored",
     "LinkFailed",
     "Load",
     "LoadFailed",
+    "LoadKv",
     "Loaded",
     "LogsQuery",
     "LogsReport",
@@ -71,6 +86,7 @@ __all__ = [
     "Reply",
     "Request",
     "Revoke",
+    "SaveKv",
     "StageHello",
     "Unload",
     "Welcome",

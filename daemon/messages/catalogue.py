@@ -5,6 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from daemon.messages.saved_kv import (
+    DiskQuery,
+    DropKv,
+    KvRestored,
+    KvSaved,
+    KvStored,
+    LoadKv,
+    SaveKv,
+)
+
 PROTOCOL = 1
 
 # --- hello and welcome ----------------------------------------------------------------------------
@@ -346,6 +356,10 @@ Message = (
     | Unload
     | Revoke
     | KvQuery
+    | SaveKv
+    | LoadKv
+    | DropKv
+    | DiskQuery
     | Loaded
     | LoadFailed
     | Assigned
@@ -353,6 +367,9 @@ Message = (
     | HeartbeatAck
     | LinkFailed
     | KvReport
+    | KvSaved
+    | KvRestored
+    | KvStored
     | KillStage
     | NodeHeartbeat
     | ChildExited

@@ -114,6 +114,15 @@ class SpanLedger:
         entry.history.trim(held)
         return self._refuse(entry, span, reason, len(entry.history))
 
+    def adopt(self, sequence: bytes, history: History) -> bool:
+        """The caches of `sequence` were restored, with these tokens in them: the first attempt that
+        comes may start where they end. False when it was released meanwhile, or is held already.
+        """
+        if sequence in self._released or sequence in self._entries:
+            return False
+        self._entries[sequence] = _Entry(0, history)
+        return True
+
     def revoke(self, sequence: bytes, attempt: int) -> None:
         """Attempts of `sequence` below `attempt` are dead. An unknown sequence is left unknown, so
         that nothing stays behind when its release came first.
@@ -164,6 +173,10 @@ class SpanLedger:
     def tokens(self, sequence: bytes) -> Sequence[int]:
         """The tokens that the caches of `sequence` hold: not to be changed or kept."""
         return self._entries[sequence].history.tokens
+
+    def hash_at(self, sequence: bytes, length: int) -> int:
+        """Hash of the first `length` of these tokens."""
+        return self._entries[sequence].history.hash_at(length)
 
     def held(self) -> dict[bytes, int]:
         """Tokens held per sequence: what a stage tells a coordinator it says hello to."""

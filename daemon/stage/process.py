@@ -26,10 +26,13 @@ from daemon.engine.blas import running_blas
 from daemon.engine.errors import LoadError
 from daemon.ring import Ring
 from daemon.stage.arrivals import Arrivals
+from daemon.stage.bulk import Bulk
 from daemon.stage.fence import Fence, Verdict
 from daemon.stage.heartbeat import Clock, Heartbeat, Progress
 from daemon.stage.loading import load_stage
+from daemon.stage.saving import SavedKv
 from daemon.stage.worker import Worker
+from daemon.storage.folder import KvFolder
 from daemon.version import VERSION
 from transports.errors import AddressError, TransportError
 from transports.frame import Frame
@@ -58,6 +61,11 @@ class StageProcess:
             config.security.plain_networks,
             config.timeouts.send_s,
         )
+        folder = KvFolder(config.node.state_dir / "kv", config.node.kv_disk)
+        self._bulk = Bulk(
+            self._context, config.node.data_address, config.security.plain_networks, folder
+        )
+        self._saved = SavedKv(self._node, self._incarnation, self._bulk)
         self._progress = Progress()
         self._clock = Clock()
         self._fence = Fence()
@@ -94,6 +102,8 @@ class StageProcess:
     def run(self) -> None:
         self._control.connect(self._config.coordinator.address)
         self._poller.register(self._control, zmq.POLLIN)
+        self._poller.register(self._saved.pollable, zmq.POLLIN)
+        self._bulk.start()
         self._heartbeat.start()
         welcome_due = True
         try:
@@ -104,11 +114,14 @@ class StageProcess:
                 ready = dict(self._poller.poll(POLL_MS))
                 if self._control in ready:
                     self._take_control()
-                elif ready:
+                elif self._ring.pollable in ready:
                     self._take_frame()
-                else:
+                elif not ready:
                     self._arrivals.waited()
                     self._look()
+                if self._saved.pollable in ready:  # one piece, however many frames there are
+                    self._answer(self._saved.finish(self._worker))
+                    self._arrivals.finished()
         except Stopped:
             log.info("stopped while loading")
         finally:
@@ -130,6 +143,7 @@ class StageProcess:
     def _close(self) -> None:
         self._heartbeat.stop()
         self._heartbeat.join(2.0)
+        self._bulk.stop()
         self._ring.close(1.0)
         self._control.close(linger=200)
         self._context.term()
@@ -142,6 +156,10 @@ class StageProcess:
         except zmq.Again:
             return False
         return True
+
+    def _answer(self, message: msg.Message | None) -> None:
+        if message is not None:
+            self._say(message)
 
     def _hello(self) -> bool:
         hello = msg.StageHello(
@@ -189,6 +207,8 @@ class StageProcess:
                     self._worker.ledger.revoke(message.sequence, message.attempt)
             case msg.KvQuery():
                 self._say(msg.KvReport(message.query, self._node, self._kv()))
+            case msg.SaveKv() | msg.LoadKv() | msg.DropKv() | msg.DiskQuery():
+                self._answer(self._saved.hear(message, self._worker))
             case _:
                 self._count("control-unexpected")
 
@@ -228,7 +248,7 @@ class StageProcess:
         finally:
             self._progress.loading = False
         self._poller.register(self._ring.pollable, zmq.POLLIN)
-        self._worker = Worker(ready.stage, 0, self._clock)
+        self._worker = Worker(ready.stage, 0, self._clock, load.digest)
         self._progress.held = asked
         self._held = msg.Loaded(
             self._node,

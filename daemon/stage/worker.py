@@ -16,6 +16,7 @@ from daemon import logs
 from daemon.engine.caches import SequenceCache
 from daemon.engine.errors import CacheError
 from daemon.engine.stage import Row, Sampled, Stage
+from daemon.history import History
 from daemon.kv_bits import check_kv_bits
 from daemon.sampling import SamplingParams
 from daemon.stage.ledger import Compute, Constants, SpanLedger
@@ -62,8 +63,12 @@ class Known:
 class Worker:
     """One stage's sequences: their ledger and their caches, which always hold the same tokens."""
 
-    def __init__(self, stage: Stage, index: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, stage: Stage, index: int, clock: Callable[[], float], digest: str = ""
+    ) -> None:
+        """`digest` is that of the model's weights: what is saved of it belongs to no other."""
         self.stage = stage
+        self.digest = digest
         self.index = index
         self.ledger = SpanLedger(index)
         self.caches: dict[bytes, SequenceCache] = {}
@@ -76,6 +81,14 @@ class Worker:
         """Take another place in the pipeline; what is held stays."""
         self.index = index
         self.ledger.stage = index
+
+    def adopt(self, sequence: bytes, history: History, cache: SequenceCache) -> bool:
+        """Hold a sequence that was restored. False when nobody wants it any more."""
+        taken = self.ledger.adopt(sequence, history)
+        if taken:
+            self.caches[sequence] = cache
+            self._changed.add(sequence)
+        return taken
 
     def handle(self, frame: Frame, received: float) -> Frame:
         """The frame to send on: a RESULT from the last stage, else the WORK with this stage's

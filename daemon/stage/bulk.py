@@ -1,0 +1,154 @@
+"""The bulk thread of a stage process: saved KV to and from the disk, and between nodes.
+
+It sees bytes only, never an array of MLX: what it writes are views that the compute thread made,
+what it has read it hands back as bytes. Jobs are done in steps of one slice; between two steps it
+answers other nodes. What comes of a job is put into `reports`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import zmq
+
+from daemon import logs
+from daemon.ring import Network
+from daemon.stage.exchange import Shelf
+from daemon.stage.jobs import Drop, Job, Report, Restore, Save, Saved, Survey, Surveyed
+from daemon.stage.mailbox import Mailbox
+from daemon.stage.restoring import Restoring
+from daemon.storage.content import Steps
+from daemon.storage.errors import StorageError
+from daemon.storage.folder import KvFolder
+from transports.errors import AddressError
+
+log = logs.get("bulk")
+
+MOST_ENTRIES = 256  # that a stage tells of
+PAUSE_MS = 1  # between two slices that are written: the core belongs to those who compute
+
+
+class Lane:
+    """Jobs that are done one after another, in steps; each ends with its report."""
+
+    def __init__(self, reports: Mailbox[Report]) -> None:
+        self._waiting: deque[Steps[Report | None]] = deque()
+        self._reports = reports
+
+    def add(self, job: Steps[Report | None]) -> None:
+        self._waiting.append(job)
+
+    def step(self) -> bool:
+        """False when there is nothing to do."""
+        if not self._waiting:
+            return False
+        try:
+            next(self._waiting[0])
+        except StopIteration as end:
+            # The job lets go of what it was given before anybody hears that it is done.
+            self._waiting.popleft()
+            if end.value is not None:
+                self._reports.put(end.value)
+        return True
+
+    def close(self) -> None:
+        for job in self._waiting:
+            job.close()
+
+
+class Bulk(threading.Thread):
+    def __init__(
+        self,
+        context: zmq.Context[Any],
+        data_address: str,
+        networks: Sequence[Network],
+        folder: KvFolder,
+    ) -> None:
+        super().__init__(name="bulk", daemon=True)
+        self.reports: Mailbox[Report] = Mailbox()
+        self._jobs: Mailbox[Job | None] = Mailbox()
+        self._context = context
+        self._networks = networks
+        self._folder = folder
+        self._urgent, self._saves = Lane(self.reports), Lane(self.reports)
+        self._shelf: Shelf | None = None
+        try:
+            self._shelf = Shelf(context, data_address, networks)
+        except AddressError as error:
+            log.error("other nodes cannot read this one's saved KV: %s", error)
+
+    @property
+    def address(self) -> str:
+        """Where other nodes may ask for files; "" when it could not be had."""
+        return self._shelf.address if self._shelf else ""
+
+    def ask(self, job: Job) -> None:
+        """From any thread."""
+        self._jobs.put(job)
+
+    def stop(self) -> None:
+        """End after the step at hand; what is half written is removed."""
+        self._jobs.put(None)
+        self.join()
+        self._jobs.close()
+        self.reports.close()
+
+    def run(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._jobs.fd, zmq.POLLIN)
+        if self._shelf:
+            poller.register(self._shelf.socket, zmq.POLLIN)
+        self._folder.clean()
+        pause: int | None = None
+        try:
+            while True:
+                ready = dict(poller.poll(pause))
+                if self._jobs.fd in ready:
+                    job = self._jobs.take()
+                    if job is None:
+                        return
+                    self._add(job)
+                if self._shelf and self._shelf.socket in ready:
+                    self._shelf.serve(self._folder)
+                pause = 0 if self._urgent.step() else PAUSE_MS if self._saves.step() else None
+        finally:
+            self._urgent.close()
+            self._saves.close()
+            if self._shelf:
+                self._shelf.close()
+
+    def _add(self, job: Job) -> None:
+        """Somebody waits for what is read; nobody for what is written."""
+        match job:
+            case Save():
+                self._saves.add(self._save(job))
+            case Restore():
+                restoring = Restoring(
+                    job, self._folder, self._context, self._networks, self.reports
+                )
+                self._urgent.add(restoring.steps())
+            case Survey():
+                self._urgent.add(self._survey(job))
+            case Drop():
+                self._urgent.add(self._drop(job))
+
+    def _save(self, job: Save) -> Steps[Saved]:
+        began = time.monotonic()
+        try:
+            size = yield from self._folder.save(job.identity, job.layers, job.tokens, job.parts)
+        except StorageError as error:
+            log.warning("not saved: %s", error)
+            return Saved(job.number, 0, 0.0, str(error))
+        return Saved(job.number, size, time.monotonic() - began)
+
+    def _survey(self, job: Survey) -> Steps[Surveyed]:
+        files = yield from self._folder.scan(job.digest, MOST_ENTRIES)
+        return Surveyed(job.digest, files)
+
+    def _drop(self, job: Drop) -> Steps[None]:
+        self._folder.drop(job.digest, job.entry)
+        yield
