@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 
 from daemon.footprint import StageMemory
 from daemon.scheduler.book import Book
+from daemon.scheduler.expected import Expected
 from daemon.scheduler.memory import Memory, Shortage
 from daemon.scheduler.outbox import Outbox
 from daemon.scheduler.pipeline import Limits
@@ -32,6 +33,7 @@ class Residency:
         self._outbox = outbox
         self._max_kept, self._headroom = limits.max_kept, limits.headroom
         self._refused: tuple[bytes, int, Shortage] | None = None  # whom, at which memory.freed
+        self.expected = Expected(self, outbox, limits.max_kept)
         self._silent: set[int] = set()  # stages that have not yet said what they hold
 
     # --- layouts --------------------------------------------------------------------------------
@@ -42,6 +44,7 @@ class Residency:
         """What is kept is kept in a new layout too, as far as `held` says so."""
         self.memory = Memory(memory)
         self._refused = None
+        self.expected.forget()
         for sequence in self._book.running.values():
             self.memory.place(sequence.id, sequence.request.kv_bits, sequence.reserved)
         for entry in self.index.kept:
@@ -62,7 +65,7 @@ class Residency:
         """What one stage says that it holds is all that counts. What nobody here knows goes."""
         self._silent.discard(stage)
         for sequence in held:
-            if sequence not in self._book and sequence not in self.index:
+            if not any(sequence in known for known in (self._book, self.index, self.expected)):
                 self._outbox.release(sequence)
         for entry in self.index.kept:
             if entry.unsure:
@@ -74,6 +77,7 @@ class Residency:
         for entry in self.index.kept:
             self.memory.free(entry.sequence)
         self.index.clear()
+        self.expected.forget()
 
     # --- sequences that run ---------------------------------------------------------------------
 
@@ -168,10 +172,7 @@ class Residency:
         if before:
             entry.pinned, entry.hits, entry.created = before.pinned, before.hits, before.created
         self.memory.place(sequence.id, entry.kv_bits, entry.held)
-        self._add(entry)
-        self._drop_if_covered(entry)
-        if len(self.index.kept) > self._max_kept and (entries := self._evictable()):
-            self._evict(entries[0])
+        self.keep(entry)
 
     # --- sequences that are kept ----------------------------------------------------------------
 
@@ -195,6 +196,13 @@ class Residency:
             return False
         self._evict(entry)
         return True
+
+    def keep(self, entry: Entry) -> None:
+        """It has its place, and every stage holds it."""
+        self._add(entry)
+        self._drop_if_covered(entry)
+        if len(self.index.kept) > self._max_kept and (entries := self._evictable()):
+            self._evict(entries[0])
 
     def _add(self, entry: Entry) -> None:
         self.index.add(entry)
@@ -237,8 +245,15 @@ class Residency:
     def _make_room(
         self, sequence: Sequence, tokens: int, spared: Collection[bytes]
     ) -> Shortage | None:
-        """Place the sequence, evicting as few as will do; none when all would not do."""
-        wanted = sequence.id, sequence.request.kv_bits, tokens
+        short = self.place((sequence.id, sequence.request.kv_bits, tokens), spared)
+        if short is None:
+            sequence.reserved = tokens
+        return short
+
+    def place(self, wanted: tuple[bytes, int, int], spared: Collection[bytes]) -> Shortage | None:
+        """Give a sequence a place of that type and length, evicting as few as will do; none when
+        all would not do.
+        """
         if self.memory.shortage(*wanted):
             entries = self._evictable(spared)
             if short := self.memory.shortage(*wanted, without=[e.sequence for e in entries]):
@@ -248,12 +263,12 @@ class Residency:
                 if not self.memory.shortage(*wanted):
                     break
         self.memory.place(*wanted)
-        sequence.reserved = tokens
         return None
 
     def check_integrity(self) -> None:
         self.index.check_integrity()
         self.memory.check_integrity()
+        self.expected.check_integrity()
         for sequence in self._book.running.values():
             assert sequence.id in self.memory, "residency: runs without a place"
             assert len(sequence.history) <= sequence.reserved, "residency: outgrew its place"
@@ -261,7 +276,7 @@ class Residency:
             assert entry.sequence in self.memory, "residency: kept without a place"
             runs = entry.sequence in self._book.running
             assert runs == (entry.running is not None), "residency: runs, or is kept"
-        places = len(self._book.running) + len(self.index.kept)
+        places = len(self._book.running) + len(self.index.kept) + len(self.expected)
         assert len(self.memory) == places, "residency: a place of nobody"
 
 

@@ -1,0 +1,72 @@
+"""What the stages read from their disks has its place before it is there, and is kept after."""
+
+from __future__ import annotations
+
+import pytest
+
+from daemon.footprint import Footprint
+from daemon.scheduler.memory import Memory, StageMemory
+from daemon.scheduler.pipeline import Limits
+from daemon.scheduler.scheduler import Scheduler
+
+A, B = b"a" * 16, b"b" * 16
+TOKENS = tuple(range(100))
+
+
+@pytest.fixture
+def scheduler() -> Scheduler:
+    """With memory for 256 tokens."""
+    scheduler = Scheduler(Limits())
+    scheduler.residency.memory = Memory((StageMemory(256, {0: Footprint(1, 0)}),))
+    return scheduler
+
+
+def pending(scheduler: Scheduler) -> list[bytes]:
+    """What the stages are told to forget."""
+    scheduler.check_integrity()
+    return [command.sequence for command in scheduler._dispatch.outbox.board(99)]
+
+
+def test_it_is_kept_once_every_stage_holds_it(scheduler: Scheduler) -> None:
+    residency = scheduler.residency
+    assert scheduler.residency.expected.begin(A, 0, len(TOKENS))
+    scheduler.check_integrity()
+    assert residency.index.match(0, (*TOKENS, 1), None) is None
+    residency.report(0, {A: 100, B: 100})  # one stage was quicker than the others
+    assert pending(scheduler) == [B]
+    scheduler.residency.expected.came(A, 0, TOKENS, 1.0)
+    found = residency.index.match(0, (*TOKENS, 1), None)
+    assert found is not None
+    assert (found[0].sequence, found[1]) == (A, 100)
+    assert pending(scheduler) == []
+
+
+def test_its_place_is_free_again_when_a_stage_could_not(scheduler: Scheduler) -> None:
+    assert scheduler.residency.expected.begin(A, 0, len(TOKENS))
+    scheduler.residency.expected.failed(A)
+    assert len(scheduler.residency.memory) == 0
+    assert pending(scheduler) == [A]
+
+
+def test_others_make_room_and_what_does_not_fit_is_not_expected(scheduler: Scheduler) -> None:
+    residency = scheduler.residency
+    for sequence, first in ((A, 1), (B, 2)):
+        assert scheduler.residency.expected.begin(sequence, 0, len(TOKENS))
+        scheduler.residency.expected.came(sequence, 0, (first, *TOKENS[1:]), float(first))
+    assert [entry.sequence for entry in residency.index.kept] == [B]
+    assert pending(scheduler) == [A]
+    assert not scheduler.residency.expected.begin(A, 0, 1000)
+    assert [entry.sequence for entry in residency.index.kept] == [B]
+
+
+def test_another_model_forgets_what_was_expected(scheduler: Scheduler) -> None:
+    assert scheduler.residency.expected.begin(A, 0, len(TOKENS))
+    scheduler.residency.forget()
+    scheduler.residency.expected.came(A, 0, TOKENS, 1.0)
+    assert not scheduler.residency.index.kept
+    assert pending(scheduler) == [A]
+
+
+def test_who_keeps_nothing_reads_nothing() -> None:
+    scheduler = Scheduler(Limits(max_kept=0))
+    assert not scheduler.residency.expected.begin(A, 0, 10)
