@@ -13,6 +13,7 @@ from daemon.coordinator.answer import EXIT_FAILED, EXIT_REFUSED, EXIT_USAGE, Ans
 from daemon.coordinator.arguments import BadArguments, typed
 from daemon.coordinator.conversations import Conversations
 from daemon.coordinator.keeping import Keeping
+from daemon.coordinator.kv_verbs import KvVerbs
 from daemon.coordinator.loading import Loading
 from daemon.coordinator.queries import Queries
 from daemon.coordinator.streams import Streams
@@ -35,6 +36,7 @@ class Clients:
         self.conversations = Conversations(coordinator)
         self.keeping = Keeping(coordinator)
         self.queries = Queries()
+        saved = KvVerbs(coordinator)
         self._followers: dict[tuple[bytes, int], Answer] = {}
         self._verbs: dict[str, Callable[[Answer, dict[str, Any]], None]] = {
             "status": self._status,
@@ -43,6 +45,8 @@ class Clients:
             "kv": self._kv,
             "kv.pin": self.keeping.pin,
             "kv.evict": self.keeping.evict,
+            "kv.save": saved.save,
+            "kv.load": saved.load,
             "model.list": self.loading.listing,
             "model.load": self.loading.load,
             "model.unload": self.loading.unload,

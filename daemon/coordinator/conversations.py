@@ -44,6 +44,11 @@ def _brief(c: Conversation) -> Brief:
     return Brief(c.model, c.raw, c.kv_bits, c.turns, c.tokens, c.sequence, c.updated)
 
 
+def _unknown(name: str) -> Refusal:
+    what, why = f"no conversation {name}", "it was forgotten, or never was"
+    return Refusal(EXIT_FAILED, what, why, "see `shardctl kv list`")
+
+
 class Conversations:
     def __init__(self, coordinator: Coordinator) -> None:
         self._of = coordinator
@@ -68,6 +73,19 @@ class Conversations:
             if brief:
                 found.setdefault(brief.sequence, []).append(name)
         return found
+
+    def recall(self, name: str, then: Callable[[Conversation], object], answer: Answer) -> None:
+        """Call `then` with the conversation, read from the disk if need be; a failure goes to
+        `answer`.
+        """
+        if name not in self._known:
+            raise _unknown(name)
+        at_hand = self._unsaved.get(name) or self._kept.get(name)
+        self._of.desk.submit(
+            lambda: at_hand or self._archive.read(name),
+            lambda found: then(found) if found else answer.refuse(_unknown(name)),
+            lambda error: answer.refuse(explained(f"conversation {name} cannot be used", error)),
+        )
 
     # --- a turn ---
 
@@ -101,6 +119,7 @@ class Conversations:
         self._remember(conversation)
         self._unsaved.pop(turn.name, None)
         self._unsaved[turn.name] = conversation
+        self._of.saved_kv.keep(sequence)
         self._of.desk.submit(
             partial(self._archive.write, conversation),
             lambda _: self._written(conversation),
@@ -212,8 +231,7 @@ class Conversations:
             raise BadArguments("which conversation? give its name")
         self._check_idle(name)
         if name not in self._known:
-            what, why = f"no conversation {name}", "it was forgotten, or never was"
-            raise Refusal(EXIT_FAILED, what, why, "see `shardctl kv list`")
+            raise _unknown(name)
         for held in (self._known, self._kept, self._unsaved):
             held.pop(name, None)
         self._of.desk.submit(

@@ -25,16 +25,20 @@ class Keeping:
         entries, names = list(residency.index), self._of.clients.conversations.names()
         memory, slots = residency.memory, self._of.cluster.slots
         kept = memory.bytes_of(entry.sequence for entry in residency.index.kept)
+        disks = self._of.saved_kv.disks
         return {
             "entries": [
                 _entry_view(entry, entries, names.get(entry.sequence, []), now)
+                | {"disk_bytes": disks.saved_bytes(entry.kv_bits, entry.tokens)}
                 for entry in reversed(entries)
-            ],
+            ]
+            + disks.views(),
             "counters": dict(residency.counts),
             "stages": [
                 {
                     "stage": i,
                     "node": slots[i].node if i < len(slots) else None,
+                    "disk_bytes": disks.node_bytes(slots[i].node) if i < len(slots) else None,
                     "budget_bytes": stage.budget_bytes,
                     "used_bytes": memory.used[i],
                     "kept_bytes": kept[i],

@@ -28,6 +28,7 @@ from daemon.coordinator.clients import Clients
 from daemon.coordinator.desk import Desk
 from daemon.coordinator.models import Catalogue, ServedModel
 from daemon.coordinator.reception import INVENTORY, Reception
+from daemon.coordinator.saved_kv import SavedKv
 from daemon.coordinator.term import next_term
 from daemon.ring import MAX_CHUNK_TOKENS, Ring
 from daemon.scheduler import actions as sc
@@ -70,6 +71,7 @@ class Coordinator:
         self.scheduler = Scheduler(Limits())
         self.events: deque[dict[str, Any]] = deque(maxlen=KEPT_EVENTS)
         self.desk = Desk()
+        self.saved_kv = SavedKv(self)
         self.clients = Clients(self)
         self._reception = Reception(self)
         # The stage of this node has the configured port.
@@ -136,6 +138,7 @@ class Coordinator:
             late = now - self._next_tick if self._next_tick else 0.0
             self._next_tick = now + TICK_SECONDS
             self.happened(cl.Tick(late if late > STALL_SECONDS else 0.0))
+            self.saved_kv.tick(now)
             self.clients.tick(now)
             self._ring.look()
             self._drained()
@@ -185,6 +188,7 @@ class Coordinator:
                 case cl.PipelineDown():
                     self.note("pipeline-down", "", action.why)
                     self.perform(self.scheduler.configure(None, time.monotonic()))
+                    self.saved_kv.pipeline_down()
                     self.clients.streams.waiting(action.why)
                 case cl.LinkLost():
                     now = time.monotonic()

@@ -65,6 +65,12 @@ class Reception:
                 self._inventory(message)
             case msg.KvReport() | msg.LogsReport():
                 of.clients.queries.report(message)
+            case msg.KvStored():
+                of.saved_kv.disks.stored(message)
+            case msg.KvSaved():
+                of.saved_kv.saved(message)
+            case msg.KvRestored():
+                of.saved_kv.restored(message)
             case (
                 msg.Loaded()
                 | msg.LoadFailed()

@@ -69,7 +69,10 @@ class Streams:
             work = self._of.clients.conversations.beginning(model, wanted)
         self._of.desk.submit(
             work,
-            lambda prompt: self._begin(answer, model, wanted, prompt, began),
+            lambda prompt: self._of.saved_kv.before(
+                *_beginning(wanted, prompt),
+                lambda: self._begin(answer, model, wanted, prompt, began),
+            ),
             lambda error: self._refuse(
                 answer, wanted, explained("the prompt cannot be read", error)
             ),
@@ -123,11 +126,10 @@ class Streams:
         if turn and (refusal := _kv_refusal(model, turn.kv_bits)):
             self._refuse(answer, wanted, refusal)
             return
-        prompt = tuple(prepared) if isinstance(prepared, list) else prepared.prompt.tokens
+        kv_bits, prompt = _beginning(wanted, prepared)
         now, sequence = time.monotonic(), self._of.new_sequence()
         most = wanted.max_tokens or max(1, self._of.context_length - len(prompt))
         stops = model.tokenizer.eos_tokens if wanted.stop_at_eos else frozenset[int]()
-        kv_bits = turn.kv_bits if turn else wanted.kv_bits or EXACT
         request = rq.Request(sequence, prompt, most, wanted.sampling, stops, kv_bits)
         try:
             started = self._of.scheduler.submit(request, now)
@@ -264,6 +266,13 @@ def _refusal(error: rq.RequestError, turn: RunningTurn | None) -> Refusal:
     else:
         code, todo = EXIT_USAGE, "shorten it"
     return Refusal(code, "the request cannot be taken", str(error), todo)
+
+
+def _beginning(wanted: Generate, prepared: list[int] | RunningTurn) -> tuple[int, tuple[int, ...]]:
+    """The type of its KV, and its prompt's tokens."""
+    if isinstance(prepared, RunningTurn):
+        return prepared.kv_bits, prepared.prompt.tokens
+    return wanted.kv_bits or EXACT, tuple(prepared)
 
 
 def _encode(model: ServedModel, wanted: Generate) -> list[int]:

@@ -62,6 +62,10 @@ class StandIn:
         pipeline = Pipeline(1, 1, (StageCost(((1, 0.01),), 0.001),), context, 512)
         self.scheduler.configure(pipeline, 0.0)
         self._sequences = 0
+        self.turns_kept: list[bytes] = []
+        self.saved_kv = SimpleNamespace(
+            keep=self.turns_kept.append, before=lambda kv_bits, tokens, go_on: go_on()
+        )
         of = cast(Coordinator, self)
         self.conversations = Conversations(of)
         self.streams = Streams(of)

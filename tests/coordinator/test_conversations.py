@@ -55,6 +55,7 @@ def test_every_turn_begins_with_the_tokens_before(of: StandIn, chatml: Tokenizer
         (row,) = of.ask(of.conversations.listing)["conversations"]
         assert (row["turns"], row["tokens"]) == (number, len(held))
         assert of.conversations.sequence_of("talk") == bytes.fromhex(said["sequence"])
+        assert of.turns_kept[-1] == bytes.fromhex(said["sequence"])
     assert of.conversations.names() == {bytes.fromhex(said["sequence"]): ["talk"]}
 
 

@@ -9,8 +9,10 @@ import pytest
 
 from daemon.coordinator.answer import Answer, Refusal
 from daemon.coordinator.arguments import BadArguments
+from daemon.coordinator.disks import Disks
 from daemon.coordinator.keeping import Keeping
 from daemon.coordinator.process import Coordinator
+from daemon.scheduler.stored import Told, pack
 from tests.scheduler.harness import PROMPT, A, B, C, Harness, request
 
 
@@ -44,17 +46,16 @@ class Rig:
         self.h.computed(self.h.frames[-1], 1)
         self.h.submit(request(B, (*PROMPT[:16], 1, 2, 3)))
         slots = [SimpleNamespace(node="m"), SimpleNamespace(node="n")]
-        self.keeping = Keeping(
-            cast(
-                Coordinator,
-                SimpleNamespace(
-                    scheduler=self.h.scheduler,
-                    cluster=SimpleNamespace(slots=slots),
-                    perform=self.h.keep,
-                    clients=SimpleNamespace(conversations=Names()),
-                ),
-            )
+        of = SimpleNamespace(
+            scheduler=self.h.scheduler,
+            cluster=SimpleNamespace(slots=slots),
+            perform=self.h.keep,
+            model=None,
+            clients=SimpleNamespace(conversations=Names()),
         )
+        self.disks = Disks(cast(Coordinator, of))
+        of.saved_kv = SimpleNamespace(disks=self.disks)
+        self.keeping = Keeping(cast(Coordinator, of))
 
     def asked(self, verb: str, **arguments: Any) -> dict[str, Any]:
         heard = Heard()
@@ -66,8 +67,12 @@ def test_the_view_shows_entries_counters_and_stages() -> None:
     rig = Rig()
     rig.asked("pin", sequence="6161", pinned=True)
     rig.h.computed(rig.h.frames[-1], 4)
+    saved = Told("e" * 32, 0, pack(PROMPT[:16]), 1, 0, 4, 100, 1.0)
+    rig.disks.index.saved("n", saved)
     view = rig.keeping.view(5.0)
-    b, a = view["entries"]
+    b, a, on_disk = view["entries"]
+    assert (a["disk_bytes"], b["disk_bytes"], on_disk["entry"]) == (100, None, saved.entry)
+    assert [stage["disk_bytes"] for stage in view["stages"]] == [0, 100]
     assert (a["sequence"], a["state"], a["tokens"], a["pinned"]) == (A.hex(), "kept", 16, True)
     assert (b["sequence"], b["state"], b["tokens"], b["pinned"]) == (B.hex(), "running", 19, False)
     assert (a["shared_with"], b["shared_with"]) == ([B.hex()], [A.hex()])

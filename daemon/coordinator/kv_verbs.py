@@ -1,0 +1,104 @@
+"""What shardctl asks for of saved KV: `kv.save` and `kv.load`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from daemon.coordinator.answer import EXIT_DEGRADED, EXIT_FAILED, Answer, Refusal
+from daemon.coordinator.arguments import BadArguments, conversation_name, typed
+from daemon.coordinator.conversation import Conversation
+from daemon.coordinator.saved_kv import Held, Outcome
+from daemon.scheduler.stored import MIN_STORED
+
+if TYPE_CHECKING:
+    from daemon.coordinator.process import Coordinator
+
+
+class KvVerbs:
+    def __init__(self, coordinator: Coordinator) -> None:
+        self._of = coordinator
+
+    def save(self, answer: Answer, arguments: dict[str, Any]) -> None:
+        """Answered when every stage has its part on the disk."""
+        if name := conversation_name(arguments):
+            sequence = self._of.clients.conversations.sequence_of(name)
+            arguments = {"sequence": sequence.hex() if sequence else name}
+        prefix = _prefix(arguments, "sequence")
+        self._check_up("cannot save")
+        held = {one.sequence.hex(): one for one in self._held()}
+        found = held[_only(held, prefix, "sequence", "see `shardctl kv` for what is held")]
+        if (count := len(found.tokens)) < MIN_STORED:
+            what, why = (
+                f"cannot save sequence {prefix[:8]}",
+                f"the stages hold {count} tokens of it",
+            )
+            todo = f"with fewer than {MIN_STORED} nothing would be won"
+            raise Refusal(EXIT_FAILED, what, why, todo)
+        self._of.saved_kv.save(found, lambda outcome: _tell(answer, outcome, "save"))
+
+    def load(self, answer: Answer, arguments: dict[str, Any]) -> None:
+        """Answered when every stage holds it. Of a conversation: what has most of it."""
+        self._check_up("cannot load")
+        if name := conversation_name(arguments):
+            conversations = self._of.clients.conversations
+            conversations.recall(name, lambda found: self._load_of(answer, found), answer)
+            return
+        prefix = _prefix(arguments, "entry")
+        known = self._of.saved_kv.disks.index.entries
+        found = known[_only(known, prefix, "saved entry", "see `shardctl kv` for what is saved")]
+        self._of.saved_kv.load(found, lambda outcome: _tell(answer, outcome, "load"))
+
+    def _load_of(self, answer: Answer, conversation: Conversation) -> None:
+        disks, reach = self._of.saved_kv.disks, self._of.scheduler.residency.memory.reach
+        tokens = (*conversation.turn.tokens, 0)  # any that follows
+        found = disks.index.match(conversation.kv_bits, tokens, disks.layers, reach)
+        if found is None:
+            what, why = f"nothing of {conversation.name} is saved", "it was removed, or never was"
+            answer.fail(EXIT_FAILED, what, why, "see `shardctl kv` for what is saved")
+            return
+        self._of.saved_kv.load(found[0], lambda outcome: _tell(answer, outcome, "load"))
+
+    def _held(self) -> Iterable[Held]:
+        """What is kept, and what runs, as far as its results have come: so much every stage has."""
+        for entry in self._of.scheduler.residency.index.kept:
+            yield Held(entry.sequence, entry.kv_bits, entry.tokens)
+        for sequence in self._of.scheduler.sequences():
+            tokens = tuple(sequence.history.tokens[: sequence.proven])
+            yield Held(sequence.id, sequence.request.kv_bits, tokens)
+
+    def _check_up(self, what: str) -> None:
+        if not self._of.cluster.up:
+            why = self._of.cluster.why_down
+            raise Refusal(EXIT_DEGRADED, what, why, "ask again when `shardctl status` says ready")
+
+
+def _prefix(arguments: Mapping[str, Any], name: str) -> str:
+    prefix = typed(arguments, name, str, "")
+    if not prefix:
+        raise BadArguments(f"{name} is missing")
+    return str(prefix).lower()
+
+
+def _only(known: Iterable[str], prefix: str, kind: str, todo: str) -> str:
+    """The one id that begins so."""
+    found = [name for name in known if name.startswith(prefix)]
+    if len(found) != 1:
+        why = "none begins so" if not found else f"{len(found)} begin so"
+        raise Refusal(EXIT_FAILED, f"no {kind} {prefix}", why, todo)
+    return found[0]
+
+
+def _tell(answer: Answer, outcome: Outcome, verb: str) -> None:
+    if outcome.why:
+        what = f"cannot {verb} {outcome.entry[:8]}"
+        answer.fail(EXIT_FAILED, what, outcome.why, "see `shardctl logs` of these nodes")
+        return
+    data = {
+        "sequence": outcome.sequence.hex(),
+        "entry": outcome.entry,
+        "tokens": outcome.tokens,
+        "bytes": outcome.nbytes,
+        "seconds": outcome.seconds,
+    }
+    answer.reply(data)

@@ -1,0 +1,220 @@
+"""Having KV saved and read again, by all stages together.
+
+Nothing here decides over a request: what cannot be saved is noted, what cannot be read is computed.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from daemon import messages as msg
+from daemon.coordinator.disks import Disks
+from daemon.coordinator.rounds import Rounds
+from daemon.history import History
+from daemon.layers import LayerRange
+from daemon.scheduler.stored import MIN_STORED, Stored, Told, pack, unpack
+from daemon.storage.manifest import Identity
+
+if TYPE_CHECKING:
+    from daemon.coordinator.process import Coordinator
+
+SAVE_SECONDS = 600.0  # nobody waits for it
+LOAD_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The first tokens of a sequence that every stage holds."""
+
+    sequence: bytes
+    kv_bits: int
+    tokens: tuple[int, ...]
+
+    def identity(self, digest: str) -> Identity:
+        length = len(self.tokens)
+        return Identity(digest, self.kv_bits, length, History(self.tokens).hash_at(length))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How it went, all stages together. `why` is "" when it went well."""
+
+    entry: str
+    sequence: bytes
+    tokens: int
+    nbytes: int
+    seconds: float
+    why: str = ""
+
+
+Then = Callable[[Outcome], object]
+
+
+class SavedKv:
+    def __init__(self, coordinator: Coordinator) -> None:
+        self._of = coordinator
+        self.disks = Disks(coordinator)
+        self._waiting: dict[str, list[Callable[[], object]]] = {}  # for an entry that is read
+        self._refused = False  # whether the last save was
+        # Not from 1: stages may still answer a coordinator that was here before.
+        self._saves: Rounds[msg.KvSaved] = Rounds(secrets.randbits(48))
+        self._loads: Rounds[msg.KvRestored] = Rounds(secrets.randbits(48))
+
+    def tick(self, now: float) -> None:
+        self.disks.tick(now)
+        self._saves.tick(now)
+        self._loads.tick(now)
+
+    # --- saving ---
+
+    def keep(self, sequence: bytes) -> None:
+        """A turn has ended whose next one is likely to come: have what is kept of it saved, in the
+        background.
+        """
+        entry = self._of.scheduler.residency.index.get(sequence)
+        if entry is None or entry.running or not self._of.config.node.kv_disk:
+            return
+        held = Held(sequence, entry.kv_bits, entry.tokens)
+        known = self.disks.index.entries.get(held.identity(self.disks.digest).entry)
+        enough = len(entry.tokens) >= MIN_STORED
+        if enough and self._of.cluster.up and not (known and known.covers(self.disks.layers)):
+            self.save(held)
+
+    def save(self, held: Held, then: Then | None = None) -> None:
+        """Have every stage write what it holds, in the background. What goes wrong is a note, once
+        until something goes well again.
+        """
+        began = time.monotonic()
+        slots, identity = self._of.cluster.slots, held.identity(self.disks.digest)
+
+        def ended(reports: Mapping[str, msg.KvSaved], silent: Collection[str]) -> None:
+            why = _trouble(reports, silent)
+            if identity.digest == self.disks.digest:
+                layers = {slot.node: slot.layers for slot in slots}
+                for node, report in reports.items():
+                    if not report.why:
+                        file = _told(held, identity, layers[node], report.bytes)
+                        self.disks.index.saved(node, file)
+            if why and not self._refused:
+                self._of.note("kv-not-saved", "", f"{held.sequence.hex()[:8]}: {why}")
+            self._refused = bool(why)
+            if not why:
+                self._drop_superfluous(identity.entry)
+            if then:
+                nbytes = sum(report.bytes for report in reports.values())
+                seconds = time.monotonic() - began
+                tokens = len(held.tokens)
+                then(Outcome(identity.entry, held.sequence, tokens, nbytes, seconds, why))
+
+        number = self._saves.begin([slot.node for slot in slots], began + SAVE_SECONDS, ended)
+        asked = msg.SaveKv(self._of.cluster.term, number, held.sequence, len(held.tokens))
+        for slot in slots:
+            self._of.to_stage(slot.node, asked)
+
+    def _drop_superfluous(self, entry: str) -> None:
+        """Entries that the new one can be used instead of, if caches can be cut anywhere."""
+        stored = self.disks.index.entries.get(entry)
+        if stored is None or self._of.scheduler.residency.memory.reach is not None:
+            return
+        for shorter in self.disks.index.prefixes(stored):
+            drop = msg.DropKv(self._of.cluster.term, self.disks.digest, shorter.entry)
+            for node in {piece.node for piece in shorter.pieces}:
+                self._of.to_stage(node, drop)
+            self.disks.index.drop(shorter.entry)
+
+    def saved(self, message: msg.KvSaved) -> None:
+        self._saves.report(message.query, message.node, message)
+
+    # --- loading ---
+
+    def before(self, kv_bits: int, tokens: Sequence[int], go_on: Callable[[], object]) -> None:
+        """Call `go_on` when the stages hold what is saved of these tokens; at once when they hold
+        about as much already, or nothing is saved.
+        """
+        stored = self._worth_loading(kv_bits, tuple(tokens))
+        if stored is None:
+            go_on()
+        elif stored.entry in self._waiting:
+            self._waiting[stored.entry].append(go_on)
+        else:
+            self._waiting[stored.entry] = [go_on]
+            self.load(stored, self._go_on)
+
+    def _worth_loading(self, kv_bits: int, tokens: tuple[int, ...]) -> Stored | None:
+        if not self.disks.index.entries or not self._of.cluster.up:
+            return None
+        residency = self._of.scheduler.residency
+        reach = residency.memory.reach
+        held = residency.index.match(kv_bits, tokens, reach)
+        found = self.disks.index.match(kv_bits, tokens, self.disks.layers, reach)
+        worth = found and found[1] >= (held[1] if held else 0) + MIN_STORED
+        return found[0] if found and worth else None
+
+    def _go_on(self, outcome: Outcome) -> None:
+        for go_on in self._waiting.pop(outcome.entry):
+            go_on()
+
+    def load(self, stored: Stored, then: Then) -> None:
+        """Have every stage hold the entry, under a new id. When one cannot, none is to."""
+        began = time.monotonic()
+        slots, sequence = self._of.cluster.slots, self._of.new_sequence()
+        kv_bits, expected = stored.kv_bits, self._of.scheduler.residency.expected
+        if not expected.begin(sequence, kv_bits, stored.length):
+            then(Outcome(stored.entry, sequence, 0, 0, 0.0, "there is no memory for it"))
+            return
+
+        def ended(reports: Mapping[str, msg.KvRestored], silent: Collection[str]) -> None:
+            now, why = time.monotonic(), _trouble(reports, silent)
+            if why:
+                self._of.note("kv-not-loaded", "", f"saved entry {stored.entry[:8]}: {why}")
+                self.disks.index.drop(stored.entry)  # until the nodes are asked again
+                expected.failed(sequence)
+            else:
+                expected.came(sequence, kv_bits, unpack(stored.tokens), now)
+            self._of.perform(self._of.scheduler.tick(now))
+            nbytes = sum(report.bytes for report in reports.values())
+            then(Outcome(stored.entry, sequence, stored.length, nbytes, now - began, why))
+
+        number = self._loads.begin([slot.node for slot in slots], began + LOAD_SECONDS, ended)
+        for slot in slots:
+            asked = msg.LoadKv(
+                self._of.cluster.term,
+                number,
+                sequence,
+                kv_bits,
+                stored.length,
+                stored.token_hash,
+                self.disks.sources(stored, slot.node),
+            )
+            self._of.to_stage(slot.node, asked)
+
+    def restored(self, message: msg.KvRestored) -> None:
+        self._loads.report(message.query, message.node, message)
+
+    def pipeline_down(self) -> None:
+        """Stages that are gone answer nothing; what they were to hold, nobody holds."""
+        self._saves.give_up()
+        self._loads.give_up()
+
+
+def _told(held: Held, identity: Identity, layers: LayerRange, nbytes: int) -> Told:
+    return Told(
+        identity.entry,
+        identity.kv_bits,
+        pack(held.tokens),
+        identity.token_hash,
+        layers.start,
+        layers.end,
+        nbytes,
+        time.time(),
+    )
+
+
+def _trouble(reports: Mapping[str, msg.KvSaved | msg.KvRestored], silent: Collection[str]) -> str:
+    """What went wrong on which node, "" when nothing did."""
+    said = [f"{node}: {report.why}" for node, report in sorted(reports.items()) if report.why]
+    return "; ".join([*said, *(f"{node} did not answer" for node in silent)])
