@@ -127,16 +127,21 @@ class Rig:
         return moved
 
     def run(self, turns: int = 20000) -> None:
-        """Until nothing runs any more; in a silent pipe time passes to the next deadline."""
+        """Until nothing runs any more."""
         for _ in range(turns):
-            if self.turn():
-                continue
-            wake = self.scheduler.next_wake()
-            if wake is None:
+            if not self.advance():
                 return
+        raise AssertionError("it does not come to an end")
+
+    def advance(self) -> bool:
+        """A turn; in a silent pipe time passes to the next deadline. False when there is none."""
+        if self.turn():
+            return True
+        wake = self.scheduler.next_wake()
+        if wake is not None:
             self.now = max(self.now, wake)
             self.perform(self.scheduler.tick(self.now))
-        raise AssertionError("it does not come to an end")
+        return wake is not None
 
     @property
     def reissues(self) -> int:

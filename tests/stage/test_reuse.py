@@ -57,7 +57,7 @@ def test_running_sequences_share_a_prompt(tiny: MakeTiny) -> None:
 
 
 @pytest.mark.parametrize(("architecture", "kv_bits"), ARCHITECTURES[:3])
-@pytest.mark.parametrize("seed", [0, 1, 3])  # histories in which something is reused
+@pytest.mark.parametrize("seed", range(3))
 def test_forks_evictions_and_faults_change_no_token(
     architecture: str, kv_bits: int, seed: int, tiny: MakeTiny
 ) -> None:
@@ -75,12 +75,13 @@ def test_forks_evictions_and_faults_change_no_token(
             one.submit(name(number), count, kv_bits=kv_bits, prompt=prompt)
         alone.run()
         histories.append([*prompt, *alone.tokens[name(number)]])
-        rig.turns(rng.randint(0, 120))
+        for _ in range(rng.randint(0, 60)):
+            rig.advance()
         if rng.random() < 0.2 and (kept := rig.scheduler.residency.index.kept):
             rig.perform(rig.scheduler.evict(rng.choice(kept).sequence, rig.now))
     rig.run()
     assert rig.tokens == alone.tokens
-    assert rig.scheduler.residency.counts["hits"]
+    assert rig.scheduler.residency.counts["hits"] >= 2
     for entry in rig.scheduler.residency.index.kept:
         rig.perform(rig.scheduler.evict(entry.sequence, rig.now))
     rig.run()
