@@ -355,7 +355,8 @@ class World:
         if rng.random() < self.rates.link:
             fault = rng.choice(self.rates.kinds)
             self.faults[fault.value] += 1
-            self.allowed += 1
+            most = max(1, len(frame.spans))  # each sequence of a frame is issued again by itself
+            self.allowed += most
             match fault:
                 case Fault.DROP:
                     return
@@ -366,10 +367,10 @@ class World:
                 case Fault.STALL:
                     free = max(self.now, self._link_free.get(link, 0.0))
                     self._link_free[link] = free + rng.choice((0.1, 1.0, 5.0))
-                    self.allowed += len(self.stages) + 1
+                    self.allowed += most * (len(self.stages) + 1)
                 case Fault.ERROR:
                     known = rng.random() < 0.5
-                    self.allowed += 0 if known else len(self.stages) + 1
+                    self.allowed += 0 if known else most * (len(self.stages) + 1)
                     lost = frame.microbatch if known else None
                     self._later(HOP_SECONDS, lambda: self._link_failed(frame.epoch, lost))
                     return
@@ -411,10 +412,11 @@ class World:
         before: Any = dict(stage.failures)
         onward = stage.handle(frame, self.rates, self.now, self.now + seconds)
         if stage.failures != before or stage.shortfalls:
-            self.allowed += 1
+            self.allowed += stage.shortfalls
             stage.shortfalls = 0
             for sequence, count in stage.failures.items():
                 self.failures[sequence] += count - before.get(sequence, 0)
+                self.allowed += count - before.get(sequence, 0)
         if onward is None:
             self._work(stage)
             return
