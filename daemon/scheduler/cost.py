@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from daemon.batching import MOST_TOGETHER
 from daemon.scheduler.curve import WEIGHT, CostCurve
@@ -87,13 +88,15 @@ class CostModel:
         """A frame that asked for this came back complete."""
         if not done.tokens or [t.stage for t in traces] != list(range(self.stages)):
             return
-        between, before = 0.0, sent
         for trace in traces:
             seconds = max(0.0, trace.computed - trace.started)
             self._curves(done)[trace.stage].learn(done.tokens, done.attended, seconds)
-            between += max(0.0, trace.received - before) + max(0.0, trace.sent - trace.computed)
-            before = trace.sent
-        between += max(0.0, now - before)
+        # A frame that waited before the first stage seems to have been under way for longer (only
+        # other stages stamp what they send): its way there counts like its way back.
+        way_back = max(0.0, now - traces[-1].sent)
+        between = min(way_back, max(0.0, traces[0].received - sent)) + way_back
+        between += sum(max(0.0, b.received - a.sent) for a, b in pairwise(traces))
+        between += sum(max(0.0, trace.sent - trace.computed) for trace in traces)
         self._between += WEIGHT * (between - self._between)
 
     def stage_seconds(self, stage: int, asked: Pass) -> float:

@@ -72,6 +72,14 @@ def test_learns_what_passes_between_the_stages() -> None:
     assert cost.pass_seconds(ONE) == pytest.approx(0.75, rel=0.01)
 
 
+def test_waiting_before_the_first_stage_is_not_taken_for_its_link() -> None:
+    cost = model((0.3, 0.01), (0.3, 0.01))
+    for _ in range(100):
+        late = traces(0.3, 0.3, gap=0.05)
+        cost.observe(ONE, late, -2.0, 0.75)
+    assert cost.pass_seconds(ONE) == pytest.approx(0.75, rel=0.01)
+
+
 def test_learns_what_a_position_costs_although_times_scatter() -> None:
     rng = random.Random(1)
     curve = CostCurve(range(1, 9), {1: 0.023, 4: 0.032}, 0.003)
