@@ -42,8 +42,8 @@ def ready(decode: bytes, prefill: bytes) -> ReadyQueue:
         (b"cd", b"", Load(steps=2, decoding=6), ""),
         (b"a", b"p", Load(decoding=1), "a1"),  # one group: the other stage is for the prompt
         (b"a", b"p", Load(chunks=1, decoding=1), "a1"),  # a chunk keeps no step away
-        (b"", b"p", Load(steps=1, decoding=1), "p16"),
-        (b"ab", b"p", Load(decoding=2), "a1 p6"),  # two: a piece of it rides in each
+        (b"", b"p", Load(steps=1, decoding=1), "p8"),
+        (b"ab", b"p", Load(decoding=2), "a1 p4"),  # two: a piece of it rides in each
         (b"", b"p", Load(steps=1, chunks=1, decoding=1), ""),
         (b"b", b"p", Load(steps=2, decoding=3), ""),  # both groups are under way
         (b"", b"p", Load(), "p16"),
@@ -64,7 +64,7 @@ def test_a_model_that_cannot_mix_has_one_chunk_beside_the_steps() -> None:
         [p.length for p in compose(ready(b"", b"p"), load, cost)]
         for load in (Load(steps=2, decoding=2), Load(steps=2, chunks=1, decoding=2))
     ]
-    assert beside == [[4], []]
+    assert beside == [[2], []]
 
 
 def test_who_is_computed_alone_waits_for_an_empty_pipe() -> None:

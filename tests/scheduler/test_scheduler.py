@@ -58,17 +58,17 @@ def test_the_window_is_one_more_than_the_stages() -> None:
 def test_a_prompt_is_read_on_the_stage_that_a_step_leaves_idle() -> None:
     h = Harness()
     step = h.decode(A)
-    assert show(h.submit(request(B, 40))) == ["send B1[0:16)"]
+    assert show(h.submit(request(B, 40))) == ["send B1[0:8)"]
     assert show(h.computed(step, 2)) == ["deliver A@5 [2]", "send A1[5:6)!"]
-    assert show(h.computed(h.frames[2])) == ["send B1[16:32)"]
+    assert show(h.computed(h.frames[2])) == ["send B1[8:16)"]
 
 
 def test_where_no_stage_is_idle_a_prompt_rides_in_the_steps() -> None:
     h = Harness()
     frames = [h.decode(s) for s in (A, B)]
     assert show(h.submit(request(C, 40))) == []  # both stages are busy with a group each
-    assert show(h.computed(frames[0], 2)) == ["deliver A@5 [2]", "send A1[5:6)! C1[0:6)"]
-    assert show(h.computed(frames[1], 2)) == ["deliver B@5 [2]", "send B1[5:6)! C1[6:12)"]
+    assert show(h.computed(frames[0], 2)) == ["deliver A@5 [2]", "send A1[5:6)! C1[0:4)"]
+    assert show(h.computed(frames[1], 2)) == ["deliver B@5 [2]", "send B1[5:6)! C1[4:8)"]
 
 
 def test_sequences_take_turns() -> None:
