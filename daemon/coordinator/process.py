@@ -34,6 +34,7 @@ from daemon.ring import MAX_CHUNK_TOKENS, Ring
 from daemon.scheduler import actions as sc
 from daemon.scheduler.pipeline import Limits, Pipeline, StageCost
 from daemon.scheduler.scheduler import Scheduler
+from daemon.service import settle
 from transports.address import Address
 from transports.errors import AddressError, TransportError
 from transports.frame import Frame
@@ -235,6 +236,7 @@ class Coordinator:
         held: dict[bytes, int] | None = {} if fresh else None
         self.perform(self.scheduler.configure(pipeline, time.monotonic(), held))
         self.clients.streams.waiting(None)
+        settle()  # the tokenizer's libraries, above all
 
     @property
     def context_length(self) -> int:

@@ -7,7 +7,6 @@ computation without another thread or process in between.
 
 from __future__ import annotations
 
-import gc
 import os
 import secrets
 import time
@@ -25,6 +24,7 @@ from daemon.control import dealer_options
 from daemon.engine.blas import running_blas
 from daemon.engine.errors import LoadError
 from daemon.ring import Ring
+from daemon.service import settle, unsettle
 from daemon.stage.arrivals import Arrivals
 from daemon.stage.bulk import Bulk
 from daemon.stage.fence import Fence, Verdict
@@ -267,6 +267,7 @@ class StageProcess:
             ready.stage.reach,
         )
         self._say(self._held)
+        settle()
 
     def _load_failed(self, load: msg.Load, what: str, why: str, todo: str) -> None:
         log.error("cannot load %s: %s: %s; %s", load.model, what, why, todo)
@@ -288,7 +289,7 @@ class StageProcess:
         self._progress.held = None
         self._progress.sequences = self._progress.kv_bytes = 0
         self._progress.link = ""
-        gc.collect()
+        unsettle()
         mx.clear_cache()
 
     def _assign(self, assign: msg.Assign) -> None:
