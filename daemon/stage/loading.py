@@ -52,6 +52,12 @@ def load_stage(
         stage = Stage.load(folder, layers, progress=progress)
         speed, footprints = stage.warm(), stage.footprints()
         budget = kv_budget(node, stage.weights_bytes, machine_memory())
+        if budget <= 0:
+            raise LoadError(
+                folder,
+                f"{stage.weights_bytes:,} bytes of weights leave no memory for KV on this machine",
+                "give this node fewer layers, or set node.kv_memory",
+            )
         return Ready(stage, speed, time.monotonic() - began, budget, footprints)
     except (RuntimeError, ValueError, MemoryError, OSError) as error:  # MLX's, the disk's
         log.exception("loading failed")
@@ -60,12 +66,12 @@ def load_stage(
 
 def kv_budget(node: NodeConfig, weights_bytes: int, memory: int) -> int:
     """Bytes for the KV of all sequences together: as configured, or what the machine's `memory` has
-    beside weights and reserve, and an eighth of it in any case.
+    beside weights and reserve.
     """
     if node.kv_memory is not None:
         return node.kv_memory
     memory = node.max_memory or memory
-    return max(memory // 8, memory - weights_bytes - max(RESERVE, memory // 8))
+    return memory - weights_bytes - max(RESERVE, memory // 8)
 
 
 def machine_memory() -> int:

@@ -16,7 +16,7 @@ GIB = 1 << 30
         (5 * GIB, None, 60 * GIB, 5 * GIB),  # as it is configured
         (None, None, 30 * GIB, (64 - 30 - 8) * GIB),  # the reserve is an eighth
         (None, 8 * GIB, 3 * GIB, (8 - 3 - 2) * GIB),  # but 2 GiB at least
-        (None, None, 62 * GIB, 8 * GIB),  # there is always something
+        (None, None, 62 * GIB, (64 - 62 - 8) * GIB),  # less than nothing: it is not loaded
     ],
 )
 def test_budget(kv_memory: int | None, max_memory: int | None, weights: int, budget: int) -> None:
