@@ -267,7 +267,7 @@ class WindowCache:
 
     def check_integrity(self) -> None:
         assert 0 <= self.first <= self.offset, "window: first position after the last"
-        assert self.first == 0 or self.offset - self.first >= min(self.window, self.offset), (
+        assert self.first == 0 or self.offset - self.first >= min(self.window - 1, self.offset), (
             "window: fewer positions than it must see"
         )
         for held in self.arrays():

@@ -27,7 +27,8 @@ class ArrayForm:
 
 @dataclass(frozen=True, slots=True)
 class LayerForm:
-    """A layer keeps every position, or at least the last `window` when that is not 0. `kind` is
+    """A layer keeps every position, or at least the last `window` - 1 when that is not 0, which is
+    all that a new position sees beside itself. `kind` is
     the engine's word for it, which has all that decides how the arrays are to be read.
     """
 
@@ -39,4 +40,4 @@ class LayerForm:
         """Whether the positions [first, length) are enough to go on from `length`."""
         if first == 0:
             return True
-        return 0 < first <= length - self.window if self.window else False
+        return 0 < first <= length - (self.window - 1) if self.window else False

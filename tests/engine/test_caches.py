@@ -67,6 +67,18 @@ def test_window_trims_exactly_as_far_as_promised(back: int, then: int, first: li
     assert attended(cache, 1) == expected(length + then, 1, WINDOW)
 
 
+def test_window_goes_back_to_exactly_what_a_new_position_sees() -> None:
+    cache = WindowCache(WINDOW)
+    while cache.first == 0:
+        attended(cache, 1)
+    length = cache.first + WINDOW - 1
+    assert cache.restorable(length)
+    assert not cache.restorable(length - 1)
+    cache.trim_to(length)
+    cache.check_integrity()
+    assert attended(cache, 1) == expected(length, 1, WINDOW)
+
+
 def test_window_refuses_what_it_has_dropped() -> None:
     cache = WindowCache(WINDOW)
     attended(cache, 300)
