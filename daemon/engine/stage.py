@@ -38,6 +38,7 @@ log = logs.get("engine")
 # what lies between is filled up to the next, and what lies beyond runs uncompiled.
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 _MEASURED = (1, 2, 4, 8, 16)  # sequences in a step
+_MOST_PADDING = 2  # filled-up keys take so many times what is held at most
 _WARM_PREFILL = 32
 _WARM_STEPS = 3
 _WARM_SECONDS = 2.0  # after which no larger batch is measured
@@ -218,6 +219,10 @@ class Stage:
             return False
         if any(row.cache.states and not row.cache.length for row in rows):
             return False  # it has no state yet that could stand beside the others'
+        if self.batching is Batching.PADDED:
+            held = [row.cache.length for row in rows]
+            if len(rows) * max(held) > _MOST_PADDING * sum(held):
+                return False  # one long sequence among short ones would fill memory with zeros
         return max(lengths) <= (MOST_TOGETHER if self.batching is Batching.SPANS else 1)
 
     def _together(

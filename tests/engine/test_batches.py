@@ -183,6 +183,18 @@ def test_sampling_options_of_a_row_are_its_own(tiny: MakeTiny) -> None:
     assert shown == [s.logprobs and [round(e["logprob"], 4) for e in s.logprobs] for s in alone]
 
 
+def test_one_long_sequence_does_not_fill_up_many_short_ones(tiny: MakeTiny) -> None:
+    """Padded keys of all would take as much as the longest's for each."""
+    (stage,) = load_split(tiny("deepseek_v3", None).folder, (0, 4))
+    for lengths, together in (((40, 1, 1, 1), False), ((40, 30, 20, 10), True)):
+        rows = []
+        for length in lengths:
+            cache = stage.new_cache()
+            stage.run([Row(cache, [7] * length, [7] * length, 0, GREEDY)])
+            rows.append(Row(cache, [3], [*[7] * length, 3], 1, GREEDY))
+        assert stage._fit_together(rows, [1] * len(rows)) is together
+
+
 def test_states_stand_below_each_other_and_stay_apart() -> None:
     states = [StateCache(2) for _ in range(3)]
     batch = BatchStates(states)
