@@ -43,6 +43,10 @@ def run(options: Options) -> tuple[list[Check], list[Fact], list[str]]:
         notes.append(f"{kind}: every contestant multiplies with {multiplier.name}.")
     notes.append(f"Split {SPLIT[0]} + {SPLIT[1]} layers; prompts of {PROMPT} tokens.")
     notes.append(
+        "Our stages run as shardd starts them, with glibc keeping freed buffers "
+        "(daemon/supervisor/node.py); mlx-lm runs as it comes."
+    )
+    notes.append(
         "Ceiling of 8 requests against mlx-lm's batch of 8: two cores with a batch of 4 each, at "
         "mlx-lm's own rates."
     )

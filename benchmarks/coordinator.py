@@ -4,6 +4,7 @@ model: an answer to every frame is at hand at once.
 
 from __future__ import annotations
 
+import random
 import statistics
 import time
 from collections import deque
@@ -21,6 +22,7 @@ STAGES = 2
 PROMPT = 512
 WARM_UP = 500
 MEASURED = 4000
+TURNOVER_TOKENS = 20_000
 LIMITS = FrameLimits(max_tensor_bytes=1 << 20)
 
 
@@ -37,13 +39,40 @@ def measure() -> dict[str, float]:
     }
 
 
-def step_seconds(sequences: int, limits: Limits) -> float:
-    """Median seconds that the scheduler takes per microbatch when so many decode."""
-    return _decode(sequences, limits)[0]
+def turnover_seconds(sequences: int, tokens: int, limits: Limits) -> float:
+    """Mean seconds that the scheduler takes per token when so many run at once, each with a prompt
+    of its own that nobody else begins with, `tokens` long as is its answer; whoever ends is
+    replaced.
+    """
+    scheduler, rng = Scheduler(limits), random.Random(0)
+    pending: deque[Frame] = deque()
+    spent, now, generated = 0.0, 0.0, 0
+
+    def act(actions: list[Action]) -> int:
+        pending.extend(action.frame for action in actions if isinstance(action, Send))
+        return sum(isinstance(action, Finished) for action in actions)
+
+    def submit() -> None:
+        prompt = tuple(rng.randrange(1 << 15) for _ in range(tokens))
+        act(scheduler.submit(Request(rng.randbytes(16), prompt, tokens), now))
+
+    pipeline = Pipeline(1, 1, (StageCost(((1, 0.01),), 0.001),) * STAGES, 1 << 20, 128)
+    act(scheduler.configure(pipeline, 0.0))
+    for _ in range(sequences):
+        submit()
+    while generated < TURNOVER_TOKENS:
+        answer = _answer(pending.popleft(), generated, now := now + 0.01)
+        start = time.perf_counter()
+        ended = act(scheduler.result(answer, now))
+        for _ in range(ended):
+            submit()
+        spent += time.perf_counter() - start
+        generated += len(answer.tokens)
+    return spent / generated
 
 
-def _decode(sequences: int, limits: Limits | None = None) -> tuple[float, float]:
-    scheduler = Scheduler(limits)
+def _decode(sequences: int) -> tuple[float, float]:
+    scheduler = Scheduler()
     pipeline = Pipeline(1, 1, (StageCost(((1, 0.01),), 0.001),) * STAGES, 1 << 20, 128)
     pending: deque[Frame] = deque()
     _keep(scheduler.configure(pipeline, 0.0), pending)
