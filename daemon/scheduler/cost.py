@@ -20,7 +20,7 @@ MIN_CHUNK_BESIDE = 2  # others that run
 MOST_ROWS = 64  # sequences in one step
 # While a prompt is read, a round of the running streams takes so much longer, as predicted. Some
 # take longer than predicted, and none is to take three times the usual.
-PREFILL_SHARE = 1.5
+PREFILL_SHARE = 1.35
 _RIDERS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
 WORTH_CHANGING = 0.02  # predicted gain below which the number of groups stays
 

@@ -43,7 +43,7 @@ def ready(decode: bytes, prefill: bytes) -> ReadyQueue:
         (b"a", b"p", Load(decoding=1), "a1"),  # one group: the other stage is for the prompt
         (b"a", b"p", Load(chunks=1, decoding=1), "a1"),  # a chunk keeps no step away
         (b"", b"p", Load(steps=1, decoding=1), "p8"),
-        (b"ab", b"p", Load(decoding=2), "a1 p4"),  # two: a piece of it rides in each
+        (b"ab", b"p", Load(decoding=2), "a1 p3"),  # two: a piece of it rides in each
         (b"", b"p", Load(steps=1, chunks=1, decoding=1), ""),
         (b"b", b"p", Load(steps=2, decoding=3), ""),  # both groups are under way
         (b"", b"p", Load(), "p16"),

@@ -67,8 +67,8 @@ def test_where_no_stage_is_idle_a_prompt_rides_in_the_steps() -> None:
     h = Harness()
     frames = [h.decode(s) for s in (A, B)]
     assert show(h.submit(request(C, 40))) == []  # both stages are busy with a group each
-    assert show(h.computed(frames[0], 2)) == ["deliver A@5 [2]", "send A1[5:6)! C1[0:4)"]
-    assert show(h.computed(frames[1], 2)) == ["deliver B@5 [2]", "send B1[5:6)! C1[4:8)"]
+    assert show(h.computed(frames[0], 2)) == ["deliver A@5 [2]", "send A1[5:6)! C1[0:3)"]
+    assert show(h.computed(frames[1], 2)) == ["deliver B@5 [2]", "send B1[5:6)! C1[3:6)"]
 
 
 def test_sequences_take_turns() -> None:
@@ -78,7 +78,7 @@ def test_sequences_take_turns() -> None:
     for _ in range(6):
         frame = h.frames[len(turns)]
         turns.append("".join(NAMES[s.sequence] for s in frame.spans))
-        h.computed(frame, *(1,) * len(frame.spans))
+        h.computed(frame, *(1,) * sum(s.outputs for s in frame.spans))
     # C's prompt rides in the first step; then all decode in one.
     assert turns == ["A", "B", "AC", "BAC", "BAC", "BAC"]
 
