@@ -50,7 +50,7 @@ WORK = """if True:
 @pytest.mark.skipif(shutil.which("g++") is None, reason="MLX compiles with g++ on the CPU")
 @pytest.mark.skipif(os.uname().sysname != "Linux", reason="looks where MLX on Linux compiles to")
 def test_no_compilation_after_ready(tiny: MakeTiny, tmp_path: Path) -> None:
-    folder = tiny("llama", None).folder
+    folder = tiny("qwen3", None).folder
     works, before, after = in_a_process(WORK, str(folder), TMPDIR=str(tmp_path))
     assert works
     assert before > 0

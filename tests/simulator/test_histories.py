@@ -56,7 +56,7 @@ def test_any_history_gives_the_tokens_of_one_process(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["calm", "losses", "all"])
 def test_where_memory_is_short_no_token_is_lost_or_doubled(kind: str) -> None:
     happened = run(range(100, 125), KINDS[kind], crowd=True)
-    assert min(happened["preemptions"], happened["evictions"], happened["hits"]) >= 8
+    assert min(happened["preemptions"], happened["evictions"], happened["hits"]) >= 5
 
 
 def test_histories_survive_the_wire() -> None:
