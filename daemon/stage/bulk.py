@@ -107,11 +107,8 @@ class Bulk(threading.Thread):
         try:
             while True:
                 ready = dict(poller.poll(pause))
-                if self._jobs.fd in ready:
-                    job = self._jobs.take()
-                    if job is None:
-                        return
-                    self._add(job)
+                if self._jobs.fd in ready and not self._add(self._jobs.take()):
+                    return
                 if self._shelf and self._shelf.socket in ready:
                     self._shelf.serve(self._folder)
                 pause = 0 if self._urgent.step() else PAUSE_MS if self._saves.step() else None
@@ -121,9 +118,11 @@ class Bulk(threading.Thread):
             if self._shelf:
                 self._shelf.close()
 
-    def _add(self, job: Job) -> None:
-        """Somebody waits for what is read; nobody for what is written."""
+    def _add(self, job: Job | None) -> bool:
+        """Somebody waits for what is read; nobody for what is written. False: it is to end."""
         match job:
+            case None:
+                return False
             case Save():
                 self._saves.add(self._save(job))
             case Restore():
@@ -135,6 +134,7 @@ class Bulk(threading.Thread):
                 self._urgent.add(self._survey(job))
             case Drop():
                 self._urgent.add(self._drop(job))
+        return True
 
     def _save(self, job: Save) -> Steps[Saved]:
         began = time.monotonic()
@@ -142,8 +142,8 @@ class Bulk(threading.Thread):
             size = yield from self._folder.save(job.identity, job.layers, job.tokens, job.parts)
         except StorageError as error:
             log.warning("not saved: %s", error)
-            return Saved(job.number, 0, 0.0, str(error))
-        return Saved(job.number, size, time.monotonic() - began)
+            return Saved(0, 0.0, str(error))
+        return Saved(size, time.monotonic() - began)
 
     def _survey(self, job: Survey) -> Steps[Surveyed]:
         files = yield from self._folder.scan(job.digest, MOST_ENTRIES)

@@ -1,5 +1,5 @@
 """What the bulk thread of a stage process is asked for, and what it reports. `number` is the
-asker's, and comes back.
+asker's, and comes back. Of saves there is never more than one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from daemon.storage.manifest import Identity
 
 @dataclass(frozen=True, slots=True)
 class Save:
-    number: int
     identity: Identity
     layers: LayerRange
     tokens: Sequence[int]
@@ -63,7 +62,6 @@ Job = Save | Restore | Survey | Drop
 class Saved:
     """`why` says what went wrong, "" when nothing did."""
 
-    number: int
     nbytes: int
     seconds: float
     why: str = ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -157,8 +158,8 @@ class StageProcess:
             return False
         return True
 
-    def _answer(self, message: msg.Message | None) -> None:
-        if message is not None:
+    def _answer(self, messages: Iterable[msg.Message]) -> None:
+        for message in messages:
             self._say(message)
 
     def _hello(self) -> bool:

@@ -1,11 +1,14 @@
 """Saved KV as the compute thread sees it: makes views of caches for the bulk thread to write, and
 caches of what it has read.
 
-Every method returns at once, with the message that is to be said, if any.
+Every method returns at once, with the messages that are to be said. What is written keeps memory
+alive beside the account of KV, whatever becomes of its sequence: so only one is written at a time,
+and the others wait by name.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -65,7 +68,8 @@ class SavedKv:
         self._incarnation = incarnation
         self._bulk = bulk
         self._last = 0
-        self._going: dict[int, _Going] = {}
+        self._to_save: deque[msg.SaveKv] = deque()
+        self._going: _Going | None = None
         self._coming: dict[int, _Coming] = {}
 
     @property
@@ -75,36 +79,46 @@ class SavedKv:
 
     def hear(
         self, asked: msg.SaveKv | msg.LoadKv | msg.DropKv | msg.DiskQuery, worker: Worker | None
-    ) -> msg.Message | None:
+    ) -> list[msg.Message]:
         match asked:
             case msg.SaveKv():
-                return self._save(asked, worker)
+                self._to_save.append(asked)
+                return self._save_next(worker)
             case msg.LoadKv():
                 return self._load(asked, worker)
             case msg.DropKv():
                 self._bulk.ask(Drop(asked.digest, asked.entry))
             case msg.DiskQuery():
                 self._bulk.ask(Survey(asked.digest))
-        return None
+        return []
 
-    def _save(self, asked: msg.SaveKv, worker: Worker | None) -> msg.KvSaved | None:
+    def _save_next(self, worker: Worker | None) -> list[msg.Message]:
+        """Have the next one written, if none is; says which before it cannot be."""
+        said: list[msg.Message] = []
+        while self._to_save and self._going is None:
+            asked = self._to_save.popleft()
+            try:
+                self._going = self._save(asked, worker)
+            except CacheError as error:
+                said.append(self._not_saved(asked, str(error)))
+        return said
+
+    def _save(self, asked: msg.SaveKv, worker: Worker | None) -> _Going:
         """Only takes references: the sequence may be computed with, or released, right after."""
-        try:
-            if worker is None or asked.sequence not in worker.caches:
-                raise CacheError("the sequence is not held")
-            cache = worker.caches[asked.sequence]
-            parts = take(cache, asked.length)
-        except CacheError as error:
-            return msg.KvSaved(asked.query, self._node, 0, 0, 0.0, str(error))
+        if worker is None or asked.sequence not in worker.caches:
+            raise CacheError("it is no longer held")
+        cache = worker.caches[asked.sequence]
+        parts = take(cache, asked.length)
         tokens = worker.ledger.tokens(asked.sequence)[: asked.length]
         token_hash = worker.ledger.hash_at(asked.sequence, asked.length)
         identity = Identity(worker.digest, cache.kv_bits, asked.length, token_hash)
-        self._last += 1
-        self._going[self._last] = _Going(asked, parts)
-        self._bulk.ask(Save(self._last, identity, worker.stage.layers, tokens, parts))
-        return None
+        self._bulk.ask(Save(identity, worker.stage.layers, tokens, parts))
+        return _Going(asked, parts)
 
-    def _load(self, asked: msg.LoadKv, worker: Worker | None) -> msg.KvRestored | None:
+    def _not_saved(self, asked: msg.SaveKv, why: str) -> msg.KvSaved:
+        return msg.KvSaved(asked.query, self._node, 0, 0, 0.0, why)
+
+    def _load(self, asked: msg.LoadKv, worker: Worker | None) -> list[msg.Message]:
         try:
             if worker is None:
                 raise CacheError("no layers are loaded")
@@ -112,37 +126,42 @@ class SavedKv:
             forms = worker.stage.kv_forms(asked.kv_bits)
             cache = worker.stage.new_cache(asked.kv_bits)
         except (CacheError, ValueError, KeyError, TypeError) as error:
-            return self._not_restored(asked, f"it cannot be: {error}")
+            return [self._not_restored(asked, f"it cannot be: {error}")]
         self._last += 1
         self._coming[self._last] = _Coming(asked, worker, cache)
         identity = Identity(worker.digest, asked.kv_bits, asked.tokens, asked.token_hash)
         self._bulk.ask(Restore(self._last, identity, worker.stage.layers, forms, peers))
-        return None
+        return []
 
     # --- what has been done ---
 
-    def finish(self, worker: Worker | None) -> msg.Message | None:
+    def finish(self, worker: Worker | None) -> list[msg.Message]:
         """Take one report of the bulk thread."""
         report = self._bulk.reports.take()
         match report:
             case Saved():
-                asked = self._going.pop(report.number).asked
-                tokens = 0 if report.why else asked.length
-                return msg.KvSaved(
-                    asked.query, self._node, tokens, report.nbytes, report.seconds, report.why
-                )
+                going, self._going = self._going, None
+                saved = [self._saved(report, going.asked)] if going else []
+                return [*saved, *self._save_next(worker)]
             case LayerRead():
                 coming = self._coming[report.number]
                 own = coming.cache.own[report.layer - coming.worker.stage.layers.start]
                 put(own, report.content, coming.asked.tokens)
-                return None
+                return []
             case Restored():
-                return self._restored(report, worker)
+                return [self._restored(report, worker)]
             case Surveyed():
                 files = list(_told(report.files))
-                return msg.KvStored(
+                told = msg.KvStored(
                     self._node, self._incarnation, report.digest, self._bulk.address, files
                 )
+                return [told]
+
+    def _saved(self, report: Saved, asked: msg.SaveKv) -> msg.KvSaved:
+        tokens = 0 if report.why else asked.length
+        return msg.KvSaved(
+            asked.query, self._node, tokens, report.nbytes, report.seconds, report.why
+        )
 
     def _restored(self, report: Restored, worker: Worker | None) -> msg.KvRestored:
         coming = self._coming.pop(report.number)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 import os
 import select
+import weakref
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 import zmq
 
 from daemon import messages as msg
+from daemon.engine.snapshot import take
 from daemon.engine.stage import Stage
 from daemon.history import History
 from daemon.layers import LayerRange
@@ -51,13 +53,18 @@ class Node:
 
     def ask(self, asked: Any) -> Any:
         """The answer, when it comes."""
-        answer = self.saved.hear(asked, self.worker)
-        while answer is None:
+        (answer,) = self.saved.hear(asked, self.worker) or self.answers()
+        return answer
+
+    def answers(self) -> list[Any]:
+        """The next ones that come."""
+        answers: list[Any] = []
+        while not answers:
             assert select.select([self.saved.pollable], [], [], 30)[0], "no answer"
-            answer = self.saved.finish(self.worker)
+            answers += self.saved.finish(self.worker)
             if self.worker:
                 self.worker.check_integrity()
-        return answer
+        return answers
 
     def file(self) -> Path:
         return next(self.root.rglob("*.safetensors"))
@@ -181,11 +188,11 @@ def test_computing_goes_on_while_it_is_written(rig: Rig, tiny: MakeTiny) -> None
     generate(nodes, PROMPT, 1, SEQUENCE)
     worker = nodes[0].worker
     assert worker
-    assert nodes[0].saved.hear(msg.SaveKv(1, 1, SEQUENCE, len(PROMPT)), worker) is None
+    assert not nodes[0].saved.hear(msg.SaveKv(1, 1, SEQUENCE, len(PROMPT)), worker)
     generate(nodes, [1, 2, 3], 5, OTHER)
     worker.handle(Frame(FrameKind.WORK, 1, 1, 2, commands=(Release(SEQUENCE),)), 0.0)
     assert SEQUENCE not in worker.caches
-    answer = nodes[0].ask(msg.DropKv(1, DIGEST, "0" * 32))
+    (answer,) = nodes[0].answers()
     assert answer.why == ""
     rig.stop()
     nodes = rig.start((0, 4))
@@ -253,16 +260,54 @@ def test_a_sequence_that_was_released_meanwhile_is_not_held(rig: Rig) -> None:
 def test_a_stage_that_was_unloaded_meanwhile_holds_nothing(rig: Rig) -> None:
     saved_by_two(rig)
     node = rig.start((0, 2, 4))[0]
-    assert node.saved.hear(load(len(PROMPT), OTHER, []), node.worker) is None
+    assert not node.saved.hear(load(len(PROMPT), OTHER, []), node.worker)
     worker, node.worker = node.worker, None
-    assert node.ask(msg.DropKv(1, DIGEST, "0" * 32)).why == "the layers were unloaded meanwhile"
+    assert node.answers()[0].why == "the layers were unloaded meanwhile"
     assert worker
     assert not worker.caches
 
 
+def test_one_is_written_at_a_time_and_the_others_wait_by_name(rig: Rig) -> None:
+    """What waits keeps no memory alive: it may be released meanwhile, and is not written then."""
+    node = rig.start((0, 4))[0]
+    names = [bytes([n]) * 16 for n in range(4)]
+    for n, name in enumerate(names):
+        generate([node], [*PROMPT, n], 1, name)
+    assert node.worker
+    for query, name in enumerate(names):
+        assert not node.saved.hear(msg.SaveKv(1, query, name, len(PROMPT) + 1), node.worker)
+    released = {n: weakref.ref(node.worker.caches[names[n]].own[0].arrays()[0]) for n in (1, 2)}
+    frame = Frame(FrameKind.WORK, 1, 1, 2, commands=tuple(Release(names[n]) for n in released))
+    node.worker.handle(frame, 0.0)
+    assert [array() for array in released.values()] == [None, None]
+    answers: list[Any] = []
+    while len(answers) < len(names):
+        answers += node.answers()
+    assert [one.query for one in answers] == [0, 1, 2, 3]
+    gone = "it is no longer held"
+    assert [one.why for one in answers] == ["", gone, gone, ""]
+
+
+def test_nothing_of_what_was_written_stays_in_memory(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views: list[Any] = []
+
+    def noted(cache: Any, length: int) -> Any:
+        parts = take(cache, length)
+        views.append(weakref.ref(parts[0].arrays[0].parts[0]))
+        return parts
+
+    monkeypatch.setattr("daemon.stage.saving.take", noted)
+    nodes = rig.start((0, 4))
+    generate(nodes, PROMPT, 1, SEQUENCE)
+    assert nodes[0].ask(msg.SaveKv(1, 1, SEQUENCE, len(PROMPT))).why == ""
+    assert [view() for view in views] == [None]
+
+
 @pytest.mark.parametrize(
     ("sequence", "length", "why"),
-    [(OTHER, 4, "not held"), (SEQUENCE, 21, "21 positions are wanted, 20 are held")],
+    [(OTHER, 4, "no longer held"), (SEQUENCE, 21, "21 positions are wanted, 20 are held")],
 )
 def test_what_is_not_held_is_not_saved(sequence: bytes, length: int, why: str, rig: Rig) -> None:
     nodes = rig.start((0, 4))
