@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import zmq
@@ -18,9 +18,9 @@ import zmq
 from daemon import logs
 from daemon.ring import Network
 from daemon.stage.exchange import Shelf
-from daemon.stage.jobs import Drop, Job, Report, Restore, Save, Saved, Survey, Surveyed
+from daemon.stage.jobs import Drop, Installed, Job, Report, Restore, Save, Saved, Survey, Surveyed
 from daemon.stage.mailbox import Mailbox
-from daemon.stage.restoring import Restoring
+from daemon.stage.restoring import Handover, Restoring
 from daemon.storage.content import Steps
 from daemon.storage.errors import StorageError
 from daemon.storage.folder import KvFolder
@@ -32,14 +32,18 @@ MOST_ENTRIES = 256  # that a stage tells of
 PAUSE_MS = 1  # between two slices that are written: the core belongs to those who compute
 
 
+# The steps of a job. True means that there is nothing to do until something is asked for.
+Task = Generator[bool | None, None, Report | None]
+
+
 class Lane:
     """Jobs that are done one after another, in steps; each ends with its report."""
 
     def __init__(self, reports: Mailbox[Report]) -> None:
-        self._waiting: deque[Steps[Report | None]] = deque()
+        self._waiting: deque[Task] = deque()
         self._reports = reports
 
-    def add(self, job: Steps[Report | None]) -> None:
+    def add(self, job: Task) -> None:
         self._waiting.append(job)
 
     def step(self) -> bool:
@@ -47,7 +51,7 @@ class Lane:
         if not self._waiting:
             return False
         try:
-            next(self._waiting[0])
+            return not next(self._waiting[0])
         except StopIteration as end:
             # The job lets go of what it was given before anybody hears that it is done.
             self._waiting.popleft()
@@ -74,6 +78,7 @@ class Bulk(threading.Thread):
         self._context = context
         self._networks = networks
         self._folder = folder
+        self._handover = Handover(self.reports)
         self._urgent, self._saves = Lane(self.reports), Lane(self.reports)
         self._shelf: Shelf | None = None
         try:
@@ -127,13 +132,15 @@ class Bulk(threading.Thread):
                 self._saves.add(self._save(job))
             case Restore():
                 restoring = Restoring(
-                    job, self._folder, self._context, self._networks, self.reports
+                    job, self._folder, self._context, self._networks, self._handover
                 )
                 self._urgent.add(restoring.steps())
             case Survey():
                 self._urgent.add(self._survey(job))
             case Drop():
                 self._urgent.add(self._drop(job))
+            case Installed():
+                self._handover.free = True
         return True
 
     def _save(self, job: Save) -> Steps[Saved]:

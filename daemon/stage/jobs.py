@@ -55,7 +55,12 @@ class Drop:
     entry: str
 
 
-Job = Save | Restore | Survey | Drop
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """The last `LayerRead` was dealt with: another may be read."""
+
+
+Job = Save | Restore | Survey | Drop | Installed
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,9 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class LayerRead:
-    """One layer of a restore, in any order; not to be used before `Restored` says that all came."""
+    """One layer of a restore, in any order; not to be used before `Restored` says that all came.
+    To be answered with `Installed`.
+    """
 
     number: int
     layer: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import zmq
@@ -17,7 +17,6 @@ from daemon.stage.jobs import LayerRead, Peer, Report, Restore, Restored
 from daemon.stage.mailbox import Mailbox
 from daemon.storage.content import (
     Source,
-    Steps,
     check_identity,
     read_layer,
     read_manifest,
@@ -28,6 +27,20 @@ from daemon.storage.folder import KvFolder, LocalFile
 from transports.errors import AddressError
 
 log = logs.get("bulk")
+
+
+class Handover:
+    """Layers go to the compute thread one at a time: what is read faster than it is installed would
+    pile up.
+    """
+
+    def __init__(self, reports: Mailbox[Report]) -> None:
+        self.free = True
+        self._reports = reports
+
+    def put(self, layer: LayerRead) -> None:
+        self.free = False
+        self._reports.put(layer)
 
 
 class Restoring:
@@ -41,19 +54,20 @@ class Restoring:
         folder: KvFolder,
         context: zmq.Context[Any],
         networks: Sequence[Network],
-        reports: Mailbox[Report],
+        handover: Handover,
     ) -> None:
         self._job = job
         self._folder = folder
         self._context = context
         self._networks = networks
-        self._reports = reports
+        self._handover = handover
         self._missing = set(range(job.layers.start, job.layers.end))
         self._history: History | None = None
         self._nbytes = 0
         self._why = ""
 
-    def steps(self) -> Steps[Restored]:
+    def steps(self) -> Generator[bool | None, None, Restored]:
+        """Yields True while there is nothing to do until the last layer is installed."""
         began, identity = time.monotonic(), self._job.identity
         for layers, path in self._folder.find(identity.digest, identity.entry).items():
             if self._wanted(layers):
@@ -85,7 +99,7 @@ class Restoring:
     def _wanted(self, layers: LayerRange) -> list[int]:
         return [n for n in range(layers.start, layers.end) if n in self._missing]
 
-    def _read_from(self, peer: Peer) -> Steps[None]:
+    def _read_from(self, peer: Peer) -> Generator[bool | None, None, None]:
         identity, networks = self._job.identity, self._networks
         file = RemoteFile(
             self._context, peer.address, networks, identity.digest, identity.entry, peer.layers
@@ -96,7 +110,7 @@ class Restoring:
         finally:
             file.close()
 
-    def _read(self, source: Source, layers: LayerRange) -> Steps[None]:
+    def _read(self, source: Source, layers: LayerRange) -> Generator[bool | None, None, None]:
         """Those layers of a file that are missing."""
         job = self._job
         manifest = yield from read_manifest(source)
@@ -104,8 +118,11 @@ class Restoring:
         if self._history is None:
             self._history = yield from read_tokens(source, manifest)
         for layer in self._wanted(layers):
+            while not self._handover.free:
+                yield True
             form = job.forms[layer - job.layers.start]
             content = yield from read_layer(source, manifest, layer, form)
-            self._reports.put(LayerRead(job.number, layer, content))
+            self._handover.put(LayerRead(job.number, layer, content))
+            del content
             self._missing.discard(layer)
             self._nbytes += manifest.layer(layer).nbytes

@@ -24,6 +24,7 @@ from daemon.layers import LayerRange
 from daemon.stage.bulk import Bulk
 from daemon.stage.jobs import (
     Drop,
+    Installed,
     LayerRead,
     Peer,
     Restore,
@@ -147,6 +148,7 @@ class SavedKv:
                 coming = self._coming[report.number]
                 own = coming.cache.own[report.layer - coming.worker.stage.layers.start]
                 put(own, report.content, coming.asked.tokens)
+                self._bulk.ask(Installed())
                 return []
             case Restored():
                 return [self._restored(report, worker)]

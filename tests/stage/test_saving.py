@@ -26,7 +26,7 @@ from daemon.stage.bulk import Bulk
 from daemon.stage.exchange import CREDIT, RemoteFile, Shelf
 from daemon.stage.saving import SavedKv
 from daemon.stage.worker import Worker
-from daemon.storage.content import SLICE
+from daemon.storage.content import SLICE, read_layer
 from daemon.storage.errors import CannotRead
 from daemon.storage.folder import KvFolder
 from tests.engine.conftest import MakeTiny
@@ -198,6 +198,37 @@ def test_computing_goes_on_while_it_is_written(rig: Rig, tiny: MakeTiny) -> None
     nodes = rig.start((0, 4))
     nodes[0].ask(load(len(PROMPT), OTHER, []))
     go_on(nodes, tiny)
+
+
+def test_a_layer_is_read_when_the_one_before_is_installed(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However slowly that goes, and whoever else wants something meanwhile."""
+    saved_by_two(rig)
+    node = rig.start((0, 2, 4))[0]
+    reads: list[int] = []
+
+    def noted(source: Any, manifest: Any, layer: int, form: Any) -> Any:
+        reads.append(layer)
+        return read_layer(source, manifest, layer, form)
+
+    monkeypatch.setattr("daemon.stage.restoring.read_layer", noted)
+    assert not node.saved.hear(load(len(PROMPT), OTHER, []), node.worker)
+    for installed in range(3):
+        assert select.select([node.saved.pollable], [], [], 30)[0]
+        assert remote_size(rig, node) == node.file().stat().st_size
+        assert reads == [0, 1][: installed + 1]  # after that answer it has gone on if it could
+        answers = node.saved.finish(node.worker)
+    assert [one.why for one in answers] == [""]
+
+
+def remote_size(rig: Rig, node: Node) -> int:
+    """Of a node's file, as another node is told."""
+    entry, layers = node.file().parent.name, LayerRange(0, 2)
+    file = RemoteFile(rig.context, node.bulk.address, (), DIGEST, entry, layers)
+    run(file.open())
+    file.close()
+    return file.size
 
 
 def test_nothing_is_held_when_a_layer_is_nowhere(rig: Rig) -> None:
