@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import zmq
@@ -18,7 +19,18 @@ import zmq
 from daemon import logs
 from daemon.ring import Network
 from daemon.stage.exchange import Shelf
-from daemon.stage.jobs import Drop, Installed, Job, Report, Restore, Save, Saved, Survey, Surveyed
+from daemon.stage.jobs import (
+    Abandon,
+    Drop,
+    Installed,
+    Job,
+    Report,
+    Restore,
+    Save,
+    Saved,
+    Survey,
+    Surveyed,
+)
 from daemon.stage.mailbox import Mailbox
 from daemon.stage.restoring import Handover, Restoring
 from daemon.storage.content import Steps
@@ -32,36 +44,45 @@ MOST_ENTRIES = 256  # that a stage tells of
 PAUSE_MS = 1  # between two slices that are written: the core belongs to those who compute
 
 
-# The steps of a job. True means that there is nothing to do until something is asked for.
-Task = Generator[bool | None, None, Report | None]
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A job under way. A step that yields True had nothing to do, until something is asked for."""
+
+    steps: Generator[bool | None, None, Report | None]
+    number: int = 0
 
 
 class Lane:
-    """Jobs that are done one after another, in steps; each ends with its report."""
+    """Tasks that are done one after another, in steps; each ends with its report."""
 
     def __init__(self, reports: Mailbox[Report]) -> None:
-        self._waiting: deque[Task] = deque()
+        self._tasks: deque[Task] = deque()
         self._reports = reports
 
-    def add(self, job: Task) -> None:
-        self._waiting.append(job)
+    def add(self, task: Task) -> None:
+        self._tasks.append(task)
+
+    def abandon(self, number: int) -> None:
+        for task in [task for task in self._tasks if task.number == number]:
+            self._tasks.remove(task)
+            task.steps.close()
 
     def step(self) -> bool:
         """False when there is nothing to do."""
-        if not self._waiting:
+        if not self._tasks:
             return False
         try:
-            return not next(self._waiting[0])
+            return not next(self._tasks[0].steps)
         except StopIteration as end:
-            # The job lets go of what it was given before anybody hears that it is done.
-            self._waiting.popleft()
+            # The task lets go of what it was given before anybody hears that it is done.
+            self._tasks.popleft()
             if end.value is not None:
                 self._reports.put(end.value)
         return True
 
     def close(self) -> None:
-        for job in self._waiting:
-            job.close()
+        for task in self._tasks:
+            task.steps.close()
 
 
 class Bulk(threading.Thread):
@@ -129,18 +150,20 @@ class Bulk(threading.Thread):
             case None:
                 return False
             case Save():
-                self._saves.add(self._save(job))
+                self._saves.add(Task(self._save(job)))
             case Restore():
                 restoring = Restoring(
                     job, self._folder, self._context, self._networks, self._handover
                 )
-                self._urgent.add(restoring.steps())
+                self._urgent.add(Task(restoring.steps(), job.number))
             case Survey():
-                self._urgent.add(self._survey(job))
+                self._urgent.add(Task(self._survey(job)))
             case Drop():
-                self._urgent.add(self._drop(job))
+                self._urgent.add(Task(self._drop(job)))
             case Installed():
                 self._handover.free = True
+            case Abandon():
+                self._urgent.abandon(job.number)
         return True
 
     def _save(self, job: Save) -> Steps[Saved]:

@@ -60,7 +60,14 @@ class Installed:
     """The last `LayerRead` was dealt with: another may be read."""
 
 
-Job = Save | Restore | Survey | Drop | Installed
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """Nobody waits for this restore any more: there may be no report of it."""
+
+    number: int
+
+
+Job = Save | Restore | Survey | Drop | Installed | Abandon
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,10 +118,14 @@ class SpanLedger:
         """The caches of `sequence` were restored, with these tokens in them: the first attempt that
         comes may start where they end. False when it was released meanwhile, or is held already.
         """
-        if sequence in self._released or sequence in self._entries:
+        if not self.awaits(sequence):
             return False
         self._entries[sequence] = _Entry(0, history)
         return True
+
+    def awaits(self, sequence: bytes) -> bool:
+        """Whether it could be adopted now."""
+        return sequence not in self._released and sequence not in self._entries
 
     def revoke(self, sequence: bytes, attempt: int) -> None:
         """Attempts of `sequence` below `attempt` are dead. An unknown sequence is left unknown, so

@@ -286,6 +286,7 @@ class StageProcess:
             self._poller.unregister(self._ring.pollable)
         self._ring.close(0.0)
         self._worker = self._held = self._assigned = None
+        self._answer(self._saved.unloaded())
         self._fence.clear()
         self._progress.held = None
         self._progress.sequences = self._progress.kv_bytes = 0

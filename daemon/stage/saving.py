@@ -23,6 +23,7 @@ from daemon.engine.snapshot import put, take
 from daemon.layers import LayerRange
 from daemon.stage.bulk import Bulk
 from daemon.stage.jobs import (
+    Abandon,
     Drop,
     Installed,
     LayerRead,
@@ -43,6 +44,7 @@ log = logs.get("stage")
 
 MAX_STORED_BYTES = 4 << 20  # of tokens in one KvStored
 MAX_PEERS = 64
+RELEASED = "it was released meanwhile"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +58,10 @@ class _Going:
 
 @dataclass(frozen=True, slots=True)
 class _Coming:
-    """What is being read, for the worker that was there when it was asked for."""
+    """What is being read; `first` is the first of the layers that are loaded."""
 
     asked: msg.LoadKv
-    worker: Worker
+    first: int
     cache: SequenceCache
 
 
@@ -129,7 +131,7 @@ class SavedKv:
         except (CacheError, ValueError, KeyError, TypeError) as error:
             return [self._not_restored(asked, f"it cannot be: {error}")]
         self._last += 1
-        self._coming[self._last] = _Coming(asked, worker, cache)
+        self._coming[self._last] = _Coming(asked, worker.stage.layers.start, cache)
         identity = Identity(worker.digest, asked.kv_bits, asked.tokens, asked.token_hash)
         self._bulk.ask(Restore(self._last, identity, worker.stage.layers, forms, peers))
         return []
@@ -145,13 +147,11 @@ class SavedKv:
                 saved = [self._saved(report, going.asked)] if going else []
                 return [*saved, *self._save_next(worker)]
             case LayerRead():
-                coming = self._coming[report.number]
-                own = coming.cache.own[report.layer - coming.worker.stage.layers.start]
-                put(own, report.content, coming.asked.tokens)
+                answers = self._install(report, worker)
                 self._bulk.ask(Installed())
-                return []
+                return answers
             case Restored():
-                return [self._restored(report, worker)]
+                return self._restored(report, worker)
             case Surveyed():
                 files = list(_told(report.files))
                 told = msg.KvStored(
@@ -165,19 +165,37 @@ class SavedKv:
             asked.query, self._node, tokens, report.nbytes, report.seconds, report.why
         )
 
-    def _restored(self, report: Restored, worker: Worker | None) -> msg.KvRestored:
-        coming = self._coming.pop(report.number)
+    def _install(self, read: LayerRead, worker: Worker | None) -> list[msg.Message]:
+        coming = self._coming.get(read.number)
+        if coming is None:
+            return []
+        if worker is None or not worker.ledger.awaits(coming.asked.sequence):
+            return [self._abandon(read.number, RELEASED)]
+        put(coming.cache.own[read.layer - coming.first], read.content, coming.asked.tokens)
+        return []
+
+    def _restored(self, report: Restored, worker: Worker | None) -> list[msg.Message]:
+        coming = self._coming.pop(report.number, None)
+        if coming is None:
+            return []
         asked, history = coming.asked, report.history
         if history is None:
-            return self._not_restored(asked, report.why)
+            return [self._not_restored(asked, report.why)]
         coming.cache.restored(len(history))
-        if coming.worker is not worker:
-            return self._not_restored(asked, "the layers were unloaded meanwhile")
-        if not worker.adopt(asked.sequence, history, coming.cache):
-            return self._not_restored(asked, "it was released meanwhile")
-        return msg.KvRestored(
-            asked.query, self._node, len(history), report.nbytes, report.seconds, ""
-        )
+        if worker is None or not worker.adopt(asked.sequence, history, coming.cache):
+            return [self._not_restored(asked, RELEASED)]
+        tokens, nbytes = len(history), report.nbytes
+        return [msg.KvRestored(asked.query, self._node, tokens, nbytes, report.seconds, "")]
+
+    def unloaded(self) -> list[msg.Message]:
+        """The layers are gone, and what was held with them. What is being written still is."""
+        why = "the layers were unloaded meanwhile"
+        return [self._abandon(number, why) for number in list(self._coming)]
+
+    def _abandon(self, number: int, why: str) -> msg.KvRestored:
+        """Its memory is free from now on."""
+        self._bulk.ask(Abandon(number))
+        return self._not_restored(self._coming.pop(number).asked, why)
 
     def _not_restored(self, asked: msg.LoadKv, why: str) -> msg.KvRestored:
         log.warning("saved KV of %d tokens is not restored: %s", asked.tokens, why)

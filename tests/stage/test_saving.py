@@ -206,13 +206,7 @@ def test_a_layer_is_read_when_the_one_before_is_installed(
     """However slowly that goes, and whoever else wants something meanwhile."""
     saved_by_two(rig)
     node = rig.start((0, 2, 4))[0]
-    reads: list[int] = []
-
-    def noted(source: Any, manifest: Any, layer: int, form: Any) -> Any:
-        reads.append(layer)
-        return read_layer(source, manifest, layer, form)
-
-    monkeypatch.setattr("daemon.stage.restoring.read_layer", noted)
+    reads = layers_read(monkeypatch)
     assert not node.saved.hear(load(len(PROMPT), OTHER, []), node.worker)
     for installed in range(3):
         assert select.select([node.saved.pollable], [], [], 30)[0]
@@ -288,14 +282,51 @@ def test_a_sequence_that_was_released_meanwhile_is_not_held(rig: Rig) -> None:
     assert not node.worker.caches
 
 
-def test_a_stage_that_was_unloaded_meanwhile_holds_nothing(rig: Rig) -> None:
+def test_a_restore_is_abandoned_when_nobody_waits_any_more(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The coordinator releases what took too long: the next restore does not wait for it."""
     saved_by_two(rig)
     node = rig.start((0, 2, 4))[0]
-    assert not node.saved.hear(load(len(PROMPT), OTHER, []), node.worker)
-    worker, node.worker = node.worker, None
-    assert node.answers()[0].why == "the layers were unloaded meanwhile"
-    assert worker
-    assert not worker.caches
+    reads = layers_read(monkeypatch)
+    assert node.worker
+    assert not node.saved.hear(load(len(PROMPT), OTHER, [], 1), node.worker)
+    assert not node.saved.hear(load(len(PROMPT), SEQUENCE, [], 2), node.worker)
+    assert select.select([node.saved.pollable], [], [], 30)[0]
+    node.worker.handle(Frame(FrameKind.WORK, 1, 1, 1, commands=(Release(OTHER),)), 0.0)
+    (released,), (restored,) = node.answers(), node.answers()
+    assert (released.query, released.why) == (1, "it was released meanwhile")
+    assert (restored.query, restored.why) == (2, "")
+    assert reads == [0, 0, 1]
+
+
+def test_an_unloaded_stage_is_let_go_of(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it was to restore is abandoned, and its weights are not kept alive."""
+    saved_by_two(rig)
+    node = rig.start((0, 2, 4))[0]
+    reads = layers_read(monkeypatch)
+    for query in (1, 2):
+        assert not node.saved.hear(load(len(PROMPT), OTHER, [], query), node.worker)
+    assert select.select([node.saved.pollable], [], [], 30)[0]
+    gone, node.worker = weakref.ref(node.worker), None
+    answers = node.saved.unloaded()
+    assert gone() is None
+    assert [one.query for one in answers] == [1, 2]
+    assert {one.why for one in answers} == {"the layers were unloaded meanwhile"}
+    assert len(sources([node])) == 1
+    assert reads == [0]
+
+
+def layers_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Those that reading has begun of."""
+    reads: list[int] = []
+
+    def noted(source: Any, manifest: Any, layer: int, form: Any) -> Any:
+        reads.append(layer)
+        return read_layer(source, manifest, layer, form)
+
+    monkeypatch.setattr("daemon.stage.restoring.read_layer", noted)
+    return reads
 
 
 def test_one_is_written_at_a_time_and_the_others_wait_by_name(rig: Rig) -> None:
