@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,14 +46,19 @@ PAUSE_MS = 1  # between two slices that are written: the core belongs to those w
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A job under way. A step that yields True had nothing to do, until something is asked for."""
+    """A job under way. A step that yields True had nothing to do, until something is asked for.
+    `failed` makes the report of one that broke off, from the reason.
+    """
 
     steps: Generator[bool | None, None, Report | None]
+    failed: Callable[[str], Report | None]
     number: int = 0
 
 
 class Lane:
-    """Tasks that are done one after another, in steps; each ends with its report."""
+    """Tasks that are done one after another, in steps; each ends with its report. What the disk,
+    the memory or another node refuses one of them is no matter of the next.
+    """
 
     def __init__(self, reports: Mailbox[Report]) -> None:
         self._tasks: deque[Task] = deque()
@@ -74,10 +79,14 @@ class Lane:
         try:
             return not next(self._tasks[0].steps)
         except StopIteration as end:
-            # The task lets go of what it was given before anybody hears that it is done.
-            self._tasks.popleft()
-            if end.value is not None:
-                self._reports.put(end.value)
+            report = end.value
+        except (StorageError, OSError, MemoryError) as error:
+            log.warning("not done: %s", error)
+            report = self._tasks[0].failed(str(error))
+        # The task lets go of what it was given before anybody hears that it is done.
+        self._tasks.popleft()
+        if report is not None:
+            self._reports.put(report)
         return True
 
     def close(self) -> None:
@@ -150,16 +159,16 @@ class Bulk(threading.Thread):
             case None:
                 return False
             case Save():
-                self._saves.add(Task(self._save(job)))
+                self._saves.add(Task(self._save(job), lambda why: Saved(0, 0.0, why)))
             case Restore():
                 restoring = Restoring(
                     job, self._folder, self._context, self._networks, self._handover
                 )
-                self._urgent.add(Task(restoring.steps(), job.number))
+                self._urgent.add(Task(restoring.steps(), restoring.failed, job.number))
             case Survey():
-                self._urgent.add(Task(self._survey(job)))
+                self._urgent.add(Task(self._survey(job), _nobody_waits))
             case Drop():
-                self._urgent.add(Task(self._drop(job)))
+                self._urgent.add(Task(self._drop(job), _nobody_waits))
             case Installed():
                 self._handover.free = True
             case Abandon():
@@ -168,11 +177,7 @@ class Bulk(threading.Thread):
 
     def _save(self, job: Save) -> Steps[Saved]:
         began = time.monotonic()
-        try:
-            size = yield from self._folder.save(job.identity, job.layers, job.tokens, job.parts)
-        except StorageError as error:
-            log.warning("not saved: %s", error)
-            return Saved(0, 0.0, str(error))
+        size = yield from self._folder.save(job.identity, job.layers, job.tokens, job.parts)
         return Saved(size, time.monotonic() - began)
 
     def _survey(self, job: Survey) -> Steps[Surveyed]:
@@ -182,3 +187,7 @@ class Bulk(threading.Thread):
     def _drop(self, job: Drop) -> Steps[None]:
         self._folder.drop(job.digest, job.entry)
         yield
+
+
+def _nobody_waits(why: str) -> None:
+    """What was asked for is asked for again, or is no loss."""

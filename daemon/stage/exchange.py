@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import msgpack
@@ -111,14 +112,17 @@ class RemoteFile:
         entry: str,
         layers: LayerRange,
     ) -> None:
-        """AddressError for an address that may not be read from."""
+        """AddressError for an address that may not be read from; CannotRead when there are no more
+        sockets.
+        """
         where = _checked(address, networks)
         self.name = f"{address} layers {layers} of {entry}"
         self.size = 0
         self._file = (digest, entry, layers.start, layers.end)
-        self._socket = context.socket(zmq.DEALER)
-        configure(self._socket, where, _LIMITS, _OPTIONS)
-        self._socket.connect(str(where))
+        with _not_read(self.name):
+            self._socket = context.socket(zmq.DEALER)
+            configure(self._socket, where, _LIMITS, _OPTIONS)
+            self._socket.connect(str(where))
         self._last = 0
 
     def open(self) -> Iterator[None]:
@@ -146,17 +150,19 @@ class RemoteFile:
 
     def _ask(self, offset: int, count: int) -> bool:
         request = [self._last + 1, *self._file, offset, count]
-        try:
-            self._socket.send(msgpack.packb(request), zmq.NOBLOCK)
-        except zmq.Again:
-            return False  # not connected yet
+        with _not_read(self.name):
+            try:
+                self._socket.send(msgpack.packb(request), zmq.NOBLOCK)
+            except zmq.Again:
+                return False  # not connected yet
         self._last += 1
         return True
 
     def _take(self) -> tuple[int, int, Buffer] | None:
-        if not self._socket.poll(_WAIT_MS):
-            return None
-        parts = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+        with _not_read(self.name):
+            if not self._socket.poll(_WAIT_MS):
+                return None
+            parts = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
         head = _list_of(_ANSWER, parts[0].buffer) if len(parts) == 2 else None
         if head is None:
             raise CannotRead(self.name, "its node answers with something else")
@@ -175,6 +181,14 @@ class RemoteFile:
 
     def close(self) -> None:
         self._socket.close(linger=0)
+
+
+@contextmanager
+def _not_read(name: str) -> Iterator[None]:
+    try:
+        yield
+    except zmq.ZMQError as error:
+        raise CannotRead(name, str(error).lower()) from error
 
 
 def _checked(address: str, networks: Sequence[Network]) -> Address:

@@ -88,13 +88,15 @@ class Restoring:
                     log.warning("saved KV is not read: %s", error)
                     self._why = str(error)
         self._folder.touch(identity.digest, identity.entry)
-        why = ""
         if self._missing:
             why = f"layers {sorted(self._missing)} are not to be had"
             why += f" ({self._why})" if self._why else ""
-        history = None if why else self._history
+            return self.failed(why)
         seconds = time.monotonic() - began
-        return Restored(self._job.number, history, self._nbytes, seconds, why)
+        return Restored(self._job.number, self._history, self._nbytes, seconds)
+
+    def failed(self, why: str) -> Restored:
+        return Restored(self._job.number, None, 0, 0.0, why)
 
     def _wanted(self, layers: LayerRange) -> list[int]:
         return [n for n in range(layers.start, layers.end) if n in self._missing]

@@ -388,6 +388,30 @@ def test_a_disk_that_refuses_costs_a_reason_and_nothing_else(rig: Rig) -> None:
     assert len(generate(nodes, PROMPT, 3, OTHER)) == 3
 
 
+@pytest.mark.parametrize("error", [OSError(5, "no luck"), MemoryError("no luck")])
+def test_a_job_that_breaks_off_is_reported_and_the_next_one_done(
+    error: Exception, rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved_by_two(rig)
+    node = rig.start((0, 2, 4))[0]
+    generate(rig.nodes, PROMPT, 1, SEQUENCE)
+
+    def broken(*given: Any) -> Any:
+        raise error
+
+    for name, asked in (
+        ("save", msg.SaveKv(1, 1, SEQUENCE, 4)),
+        ("touch", load(len(PROMPT), OTHER, [])),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(KvFolder, name, broken)
+            assert "no luck" in node.ask(asked).why
+    assert node.worker
+    assert OTHER not in node.worker.caches
+    assert node.ask(msg.SaveKv(1, 1, SEQUENCE, 4)).why == ""
+    assert node.ask(load(len(PROMPT), OTHER, [])).why == ""
+
+
 # --- between two nodes ---
 
 
@@ -406,6 +430,13 @@ def test_a_node_that_is_gone_is_given_up(context: Any, monkeypatch: pytest.Monke
     with pytest.raises(CannotRead, match="no answer for"):
         run(file.open())
     file.close()
+
+
+def test_a_node_for_which_there_is_no_socket_is_not_read_from() -> None:
+    with zmq.Context() as context:
+        context.set(zmq.MAX_SOCKETS, 1)
+        with context.socket(zmq.DEALER), pytest.raises(CannotRead, match="too many open"):
+            RemoteFile(context, "tcp://127.0.0.1:1", (), DIGEST, "0" * 32, LAYERS)
 
 
 def test_what_comes_to_the_shelf_is_checked(context: Any, tmp_path: Path) -> None:
