@@ -175,8 +175,6 @@ class KvFolder:
             path.parent.mkdir(parents=True, exist_ok=True)
             with part.open("wb") as file:
                 size = yield from write(file, identity, layers, tokens, parts)
-                file.flush()
-                os.fsync(file.fileno())
             part.replace(path)
             _sync_folder(path.parent)
         except OSError as error:

@@ -19,7 +19,7 @@ import pytest
 
 from daemon.layers import LayerRange
 from daemon.storage import manifest as manifest_module
-from daemon.storage.content import QUIET_SLICE, read_manifest
+from daemon.storage.content import HASHED, QUIET_SLICE, SYNCED, read_manifest, read_tokens
 from daemon.storage.errors import CannotSave, Damaged, Foreign, StorageError
 from daemon.storage.folder import KvFolder, LocalFile
 from daemon.storage.form import ArrayForm, LayerForm
@@ -76,6 +76,30 @@ def test_writing_goes_in_small_slices(folder: KvFolder) -> None:
     big = parts(LayerRange(0, 1), len(tokens))
     steps = folder.save(identity(tokens), LayerRange(0, 1), tokens, big)
     assert sum(1 for _ in steps) >= big[0].nbytes // QUIET_SLICE
+
+
+def test_a_large_file_goes_to_the_disk_bit_by_bit(
+    folder: KvFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never all of it in one step, while nobody is served."""
+    tokens, fresh, asked = tuple(range(500_000)), [], os.fsync
+
+    def noted(fd: int) -> None:
+        fresh.append(os.fstat(fd).st_size - sum(fresh))
+        asked(fd)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    path = save(folder, tokens, LayerRange(0, 1))
+    written, _folder = fresh[:-1], fresh[-1]
+    assert sum(written) == path.stat().st_size > 3 * SYNCED
+    assert max(written) < SYNCED + 2 * QUIET_SLICE + 4 * len(tokens)
+
+
+def test_a_long_prompt_is_hashed_in_steps(folder: KvFolder) -> None:
+    file = LocalFile(save(folder, tuple(range(32_000)), LayerRange(0, 1)))
+    manifest = run(read_manifest(file))
+    assert sum(1 for _ in read_tokens(file, manifest)) > 32_000 // HASHED
+    file.close()
 
 
 def test_one_byte_anywhere_is_noticed(folder: KvFolder) -> None:
