@@ -82,12 +82,25 @@ class SequenceCache:
             return self.length
         if not all(layer.restorable(length) for layer in self.own):
             length = 0
+        self._cut(length)
+        return length
+
+    def recover(self, length: int) -> bool:
+        """A pass that began at `length` broke off: some layers have taken it in, others not. As it
+        only appended, they can go back to where it began. False when one cannot, and then nothing
+        of this is to be used any more.
+        """
+        if length and not all(layer.restorable(length) for layer in self.own):
+            return False
+        self._cut(length)
+        return True
+
+    def _cut(self, length: int) -> None:
         for layer in self.own:
             layer.trim_to(length)
         for phantom in self.phantoms:
             phantom.offset = length
         self.length = length
-        return length
 
     def fork(self, length: int) -> SequenceCache | None:
         """Another sequence that starts with the first `length` positions of this one; fewer when

@@ -162,7 +162,8 @@ class Stage:
         rows one after another ([tokens, hidden_size] in the model's type); None on the first stage.
         The last stage returns one Sampled per row, the others such arrays, row-contiguous. Each
         cache must be trimmed to where its row starts. Raises EngineError when rows and `hidden` do
-        not fit; after any other exception the rows' caches are not to be used.
+        not fit; after any other exception the rows' caches are not to be used, unless they recover
+        (SequenceCache.recover).
         """
         entering = self._entering(rows, hidden)
         lengths = [len(row.tokens) for row in rows]

@@ -56,9 +56,10 @@ class StateCache:
         return length in (0, self.offset) or any(start == length for start, _ in self._frames)
 
     def trim_to(self, length: int) -> None:
-        if length == self.offset:
-            return
+        """Also of a step that began there and broke off."""
         state: list[mx.array | None] = [None] * len(self.cache)
+        if length == self.offset:
+            state = self.cache
         while self._frames and self._frames[-1][0] >= length:
             start, held = self._frames.pop()
             if start == length:

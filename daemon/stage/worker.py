@@ -102,17 +102,43 @@ class Worker:
                 case Fork():
                     self._fork(command)
         work, departures = self._admit(frame)
-        output: Any = None
-        if work:
+        work, output, failed = self._compute_what_can_be(frame, work)
+        computed = self._clock()
+        departures += failed
+        return self._onward(frame, work, departures, output, received, started, computed)
+
+    def _compute_what_can_be(
+        self, frame: Frame, work: list[Work]
+    ) -> tuple[list[Work], list[Any], list[Departure]]:
+        """Together; when that fails each row alone, so that one of them does not cost the others
+        what they hold. Returns what was computed, its output, and who leaves.
+        """
+        done: list[Work] = []
+        outputs: list[list[Any]] = []
+        failed: list[Departure] = []
+        groups = [work] if work else []
+        while groups:
+            group = groups.pop(0)
             try:
-                output = self._compute(frame, work)
+                outputs.append(self._compute(frame, group))
+                done += group
             except Exception:
                 # Whatever a model's code makes of a request: it must not end the stage for others.
                 log.exception("computing microbatch %d failed", frame.microbatch)
-                departures += [self._fail(w.span) for w in work]
-                work = []
-        computed = self._clock()
-        return self._onward(frame, work, departures, output, received, started, computed)
+                for w in group:
+                    if len(group) > 1 and w.row.cache.recover(w.span.position):
+                        groups.append([w])
+                    else:
+                        failed.append(self._fail(w.span))
+        return done, self._joined(outputs), failed
+
+    def _joined(self, outputs: list[list[Any]]) -> list[Any]:
+        """As if it had been computed together."""
+        if self.stage.is_last or len(outputs) < 2:
+            return [one for output in outputs for one in output]
+        joined = mx.concatenate([carry for (carry,) in outputs])
+        mx.eval(joined)
+        return [joined]
 
     def _admit(self, frame: Frame) -> tuple[list[Work], list[Departure]]:
         work: list[Work] = []
@@ -167,7 +193,7 @@ class Worker:
             raise CacheError(f"KV of {cache.kv_bits} bits is held, {kv_bits} are asked for")
         return cache
 
-    def _compute(self, frame: Frame, work: list[Work]) -> Any:
+    def _compute(self, frame: Frame, work: list[Work]) -> list[Any]:
         carry = None
         if not self.stage.is_first:
             carry = [self._rows_of(to_array(t), frame, work) for t in frame.tensors]
@@ -207,7 +233,7 @@ class Worker:
         frame: Frame,
         work: list[Work],
         departures: list[Departure],
-        output: Any,
+        output: list[Any],
         received: float,
         started: float,
         computed: float,
@@ -222,7 +248,7 @@ class Worker:
             tensors=() if self.stage.is_last or not work else tuple(map(to_tensor, output)),
         )  # fmt: skip
         if self.stage.is_last:
-            results: list[Sampled] = output or []
+            results: list[Sampled] = output
             onward = replace(
                 onward,
                 kind=FrameKind.RESULT,

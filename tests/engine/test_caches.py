@@ -210,6 +210,35 @@ def test_recurrent_state_goes_back_to_the_start_of_a_frame() -> None:
     assert cache.kind == "1 × full, 1 × state"
 
 
+@pytest.mark.parametrize("layers", [0, 1, 2])
+def test_what_broke_off_goes_back_to_where_it_began(layers: int) -> None:
+    """However many layers had taken it in; and what comes then is as if nothing had been."""
+    cache = recurrent()
+    step(cache, [5, 6])
+    cache.begin()
+    state, full = cache.own
+    assert isinstance(state, StateCache)
+    assert isinstance(full, FullCache)
+    if layers > 0:
+        state[0] = mx.array(1000.0)
+    if layers > 1:
+        full.update_and_fetch(keys_for(50, 3), keys_for(50, 3))
+    assert cache.recover(2)
+    cache.check_integrity()
+    assert step(cache, [7]) == 18.0
+    assert full.keys is not None
+    assert full.keys[0, 0, :3, 0].tolist() == [1.0, 2.0, 3.0]
+
+
+def test_a_window_that_has_moved_on_cannot_recover() -> None:
+    layer = WindowCache(WINDOW)
+    cache = SequenceCache([layer], [layer], [])
+    for n in (4, 500):
+        layer.update_and_fetch(keys_for(layer.offset, n), keys_for(layer.offset, n))
+    assert not cache.recover(4)
+    assert cache.recover(0)
+
+
 @pytest.mark.parametrize("length", [1, 4])
 def test_recurrent_state_inside_a_frame_or_too_far_back_is_lost(length: int) -> None:
     cache = recurrent()
