@@ -33,6 +33,28 @@ class Ready:
     kv_budget: int
     kv_footprints: dict[int, Footprint]
 
+    def told(self, node: str, incarnation: str, digest: str, address: str) -> msg.Loaded:
+        """As the coordinator hears of it; `address` is where the stage takes frames."""
+        stage = self.stage
+        return msg.Loaded(
+            node,
+            incarnation,
+            digest,
+            stage.layers.start,
+            stage.layers.end,
+            address,
+            stage.weights_bytes,
+            stage.tensors_opened,
+            self.seconds,
+            [[float(n), seconds] for n, seconds in self.speed.decode],
+            self.speed.prefill,
+            stage.compiled,
+            stage.batching.value,
+            self.kv_budget,
+            [[bits, f.token_bytes, f.sequence_bytes] for bits, f in self.kv_footprints.items()],
+            stage.reach,
+        )
+
 
 def load_stage(
     load: msg.Load, folder: Path, node: NodeConfig, progress: Callable[[int, int], None]

@@ -7,11 +7,8 @@ computation without another thread or process in between.
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
-from collections.abc import Iterable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +18,18 @@ import zmq
 from daemon import logs
 from daemon import messages as msg
 from daemon.config import Config
-from daemon.control import dealer_options
-from daemon.engine.blas import running_blas
 from daemon.engine.errors import LoadError
 from daemon.ring import Ring
 from daemon.service import settle, unsettle
 from daemon.stage.arrivals import Arrivals
 from daemon.stage.bulk import Bulk
+from daemon.stage.control import Control
 from daemon.stage.fence import Fence, Verdict
 from daemon.stage.heartbeat import Clock, Heartbeat, Progress
 from daemon.stage.loading import load_stage
 from daemon.stage.saving import SavedKv
 from daemon.stage.worker import Worker
 from daemon.storage.folder import KvFolder
-from daemon.version import VERSION
 from transports.errors import AddressError, TransportError
 from transports.frame import Frame
 
@@ -54,8 +49,10 @@ class StageProcess:
         self._node_incarnation = node_incarnation
         self._incarnation = secrets.token_hex(8)
         self._context: zmq.Context[Any] = zmq.Context()
-        self._control = self._context.socket(zmq.DEALER)
-        dealer_options(self._control, f"stage:{self._node}:{self._incarnation}")
+        self._fence = Fence()
+        self._control = Control(
+            self._context, self._node, self._incarnation, self._fence, self._count
+        )
         self._ring = Ring(
             self._context,
             config.node.data_address,
@@ -69,7 +66,6 @@ class StageProcess:
         self._saved = SavedKv(self._node, self._incarnation, self._bulk)
         self._progress = Progress()
         self._clock = Clock()
-        self._fence = Fence()
         self._poller = zmq.Poller()
         self._worker: Worker | None = None
         self._held: msg.Loaded | None = None
@@ -102,7 +98,7 @@ class StageProcess:
 
     def run(self) -> None:
         self._control.connect(self._config.coordinator.address)
-        self._poller.register(self._control, zmq.POLLIN)
+        self._poller.register(self._control.socket, zmq.POLLIN)
         self._poller.register(self._saved.pollable, zmq.POLLIN)
         self._bulk.start()
         self._heartbeat.start()
@@ -110,10 +106,10 @@ class StageProcess:
         try:
             while not self._stopping:
                 if welcome_due or self._rejoin:
-                    welcome_due = not self._hello()
+                    welcome_due = not self._control.hello(self._node_incarnation, self._held)
                     self._rejoin = False
                 ready = dict(self._poller.poll(POLL_MS))
-                if self._control in ready:
+                if self._control.socket in ready:
                     self._take_control()
                 elif self._ring.pollable in ready:
                     self._take_frame()
@@ -121,7 +117,7 @@ class StageProcess:
                     self._arrivals.waited()
                     self._look()
                 if self._saved.pollable in ready:  # one piece, however many frames there are
-                    self._answer(self._saved.finish(self._worker))
+                    self._control.answer(self._saved.finish(self._worker))
                     self._arrivals.finished()
         except Stopped:
             log.info("stopped while loading")
@@ -146,50 +142,15 @@ class StageProcess:
         self._heartbeat.join(2.0)
         self._bulk.stop()
         self._ring.close(1.0)
-        self._control.close(linger=200)
+        self._control.close()
         self._context.term()
 
     # --- control ---
 
-    def _say(self, message: msg.Message) -> bool:
-        try:
-            self._control.send(msg.encode(message), zmq.NOBLOCK)
-        except zmq.Again:
-            return False
-        return True
-
-    def _answer(self, messages: Iterable[msg.Message]) -> None:
-        for message in messages:
-            self._say(message)
-
-    def _hello(self) -> bool:
-        hello = msg.StageHello(
-            msg.PROTOCOL,
-            VERSION,
-            self._node,
-            self._node_incarnation,
-            self._incarnation,
-            os.getpid(),
-            metadata.version("mlx"),
-            metadata.version("mlx-lm"),
-            str(mx.default_device()),
-            running_blas(),
-            self._fence.term,
-        )
-        return self._say(hello) and (self._held is None or self._say(self._held))
-
     def _take_control(self) -> None:
-        try:
-            message = msg.decode(self._control.recv(zmq.NOBLOCK))
-        except msg.MessageError as error:
-            self._count("control-malformed")
-            log.warning("dropped a control message: %s", error)
-            return
-        term = getattr(message, "term", None)
-        if term is not None and not self._fence.see(term):
-            self._count("control-old-term")
-            return
-        match message:
+        match message := self._control.hear():
+            case None:
+                return
             case msg.Welcome():
                 log.info("joined cluster %s", message.cluster)
             case msg.Identify():
@@ -207,22 +168,17 @@ class StageProcess:
                 if self._worker:
                     self._worker.ledger.revoke(message.sequence, message.attempt)
             case msg.KvQuery():
-                self._say(msg.KvReport(message.query, self._node, self._kv()))
+                self._control.say(msg.KvReport(message.query, self._node, self._kv()))
             case msg.SaveKv() | msg.LoadKv() | msg.DropKv() | msg.DiskQuery():
-                self._answer(self._saved.hear(message, self._worker))
+                self._control.answer(self._saved.hear(message, self._worker))
             case _:
                 self._count("control-unexpected")
 
     def _kv(self) -> list[dict[str, Any]]:
         caches = self._worker.caches if self._worker else {}
         return [
-            {
-                "sequence": s.hex(),
-                "tokens": c.length,
-                "bytes": c.nbytes,
-                "kind": c.kind,
-                "kv_bits": c.kv_bits,
-            }
+            {"sequence": s.hex(), "tokens": c.length, "bytes": c.nbytes}
+            | {"kind": c.kind, "kv_bits": c.kv_bits}
             for s, c in caches.items()
         ]
 
@@ -231,7 +187,7 @@ class StageProcess:
     def _load(self, load: msg.Load) -> None:
         asked = (load.digest, load.start, load.end)
         if self._held and self._progress.held == asked:
-            self._say(self._held)
+            self._control.say(self._held)
             return
         self._unload()
         folder = Path(self._config.models.get(load.model, load.folder))
@@ -251,30 +207,15 @@ class StageProcess:
         self._poller.register(self._ring.pollable, zmq.POLLIN)
         self._worker = Worker(ready.stage, 0, self._clock, load.digest)
         self._progress.held = asked
-        self._held = msg.Loaded(
-            self._node,
-            self._incarnation,
-            *asked,
-            address,
-            ready.stage.weights_bytes,
-            ready.stage.tensors_opened,
-            ready.seconds,
-            [[float(n), seconds] for n, seconds in ready.speed.decode],
-            ready.speed.prefill,
-            ready.stage.compiled,
-            ready.stage.batching.value,
-            ready.kv_budget,
-            [[bits, f.token_bytes, f.sequence_bytes] for bits, f in ready.kv_footprints.items()],
-            ready.stage.reach,
-        )
-        self._say(self._held)
+        self._held = ready.told(self._node, self._incarnation, load.digest, address)
+        self._control.say(self._held)
         settle()
 
     def _load_failed(self, load: msg.Load, what: str, why: str, todo: str) -> None:
         log.error("cannot load %s: %s: %s; %s", load.model, what, why, todo)
         self._unload()
         asked = (load.digest, load.start, load.end)
-        self._say(msg.LoadFailed(self._node, self._incarnation, *asked, what, why, todo))
+        self._control.say(msg.LoadFailed(self._node, self._incarnation, *asked, what, why, todo))
 
     def _loading(self, done: int, total: int) -> None:
         self._progress.bytes_loaded, self._progress.bytes_total = done, total
@@ -286,7 +227,7 @@ class StageProcess:
             self._poller.unregister(self._ring.pollable)
         self._ring.close(0.0)
         self._worker = self._held = self._assigned = None
-        self._answer(self._saved.unloaded())
+        self._control.answer(self._saved.unloaded())
         self._fence.clear()
         self._progress.held = None
         self._progress.sequences = self._progress.kv_bytes = 0
@@ -306,7 +247,7 @@ class StageProcess:
         self._worker.place(assign.stage)
         early = self._fence.assign(assign.term, assign.epoch)
         self._progress.epoch = assign.epoch
-        self._say(msg.Assigned(self._node, self._incarnation, assign.epoch))
+        self._control.say(msg.Assigned(self._node, self._incarnation, assign.epoch))
         for frame in early:
             self._compute(frame)
 
@@ -349,7 +290,7 @@ class StageProcess:
             failed = msg.LinkFailed(
                 self._node, self._incarnation, a.epoch, a.stage, microbatch, why
             )
-            self._say(failed)
+            self._control.say(failed)
 
     def _count(self, cause: str) -> None:
         self._progress.dropped[cause] = self._progress.dropped.get(cause, 0) + 1
