@@ -126,6 +126,7 @@ class Residency:
         source = None
         if sequence.prefix and sequence.proven >= sequence.prefix.length:
             source, sequence.prefix = self.index.get(sequence.prefix.source), None
+            self._refused = None  # it may be evicted again
         if not sequence.listed and sequence.proven >= sequence.prompt_length:
             sequence.listed = True
             if sequence.prompt_length >= MIN_REUSE:
@@ -198,7 +199,8 @@ class Residency:
         return True
 
     def keep(self, entry: Entry) -> None:
-        """It has its place, and every stage holds it."""
+        """It has its place, and every stage holds it: who waits may be given that place now."""
+        self._refused = None
         self._add(entry)
         self._drop_if_covered(entry)
         if len(self.index.kept) > self._max_kept and (entries := self._evictable()):

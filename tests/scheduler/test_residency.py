@@ -195,6 +195,13 @@ def test_who_does_not_fit_waits_for_who_runs() -> None:
     assert h.frames[1].commands == (Release(A),)
 
 
+def test_a_source_that_is_forked_makes_room_for_who_waits() -> None:
+    h = ended(Harness(Limits(headroom=1), budget=440))
+    h.submit(request(B, [*PROMPT[:18], 7, 8]), request(C, [9, *PROMPT[:30]]))
+    assert [f.spans[0].sequence for f in h.frames[3:]] == [B]
+    assert show(h.computed(h.frames[-1], 9))[1:] == ["send B1[20:21)! -A", "send C1[0:8)"]
+
+
 def test_a_source_that_leaves_no_room_is_given_up() -> None:
     h = ended(Harness(budget=200))
     assert kept(h) == {A: 21}
