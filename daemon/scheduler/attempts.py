@@ -27,7 +27,9 @@ class Attempts:
         self._residency = residency
 
     def admit(self, now: float) -> list[Action]:
-        """Whoever waits and has room: first come, first admitted. Who never will have it ends."""
+        """Whoever waits and has room: first come, first admitted. Who never will have it ends; what
+        is expected from disks may be evicted once it is there, as what runs ends some day.
+        """
         actions: list[Action] = []
         while (sequence := self._book.next) is not None:
             tokens, kv_bits = len(sequence.history), sequence.request.kv_bits
@@ -38,18 +40,20 @@ class Attempts:
                     self._book.run(sequence)
                     self._dispatch.ready.push(sequence)
                     continue
-                if self._book.running:
+                if self._book.running or len(self._residency.expected):
                     break
             error = f"no memory for its {tokens} tokens beside what is pinned: {short}"
             actions += self.finish(sequence, FinishReason.CONTEXT, now, error)
         return actions
 
     def grow(self, sequence: Sequence, now: float) -> list[Action]:
-        """It has more tokens than it has room for: find some, at the cost of who came last, which
-        may be itself. The only one that runs ends instead.
+        """It has more tokens than it has room for: find some, at the cost of what is only expected,
+        then of who came last, which may be itself. The only one that runs ends instead.
         """
         actions: list[Action] = []
         while short := self._residency.grow(sequence):
+            if self._residency.expected.give_up():
+                continue
             if len(self._book.running) == 1:
                 tokens = len(sequence.history)
                 error = (

@@ -21,7 +21,7 @@ class Expected:
         self._residency = residency
         self._outbox = outbox
         self._max_kept = max_kept
-        self._sequences: set[bytes] = set()
+        self._sequences: dict[bytes, None] = {}
 
     def __len__(self) -> int:
         return len(self._sequences)
@@ -33,7 +33,7 @@ class Expected:
         """Give it its place. False when there is none, or nothing is kept."""
         if not self._max_kept or self._residency.place((sequence, kv_bits, tokens), ()):
             return False
-        self._sequences.add(sequence)
+        self._sequences[sequence] = None
         return True
 
     def came(self, sequence: bytes, kv_bits: int, tokens: Tokens, now: float) -> None:
@@ -41,14 +41,23 @@ class Expected:
         if sequence not in self._sequences:
             self.failed(sequence)
             return
-        self._sequences.discard(sequence)
+        del self._sequences[sequence]
         self._residency.keep(Entry(sequence, kv_bits, tokens, 0, now, now))
 
     def failed(self, sequence: bytes) -> None:
         """Some stage does not have it: the others are to forget it."""
-        self._sequences.discard(sequence)
+        self._sequences.pop(sequence, None)
         self._residency.memory.free(sequence)
         self._outbox.release(sequence)
+
+    def give_up(self) -> bool:
+        """The last one that was begun is not to be held after all: its place is needed for tokens
+        that nobody else has. False when there is none.
+        """
+        if not self._sequences:
+            return False
+        self.failed(next(reversed(self._sequences)))
+        return True
 
     def forget(self) -> None:
         """Another layout, or another model: nobody is going to hold them."""

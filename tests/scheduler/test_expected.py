@@ -8,6 +8,7 @@ from daemon.footprint import Footprint
 from daemon.scheduler.memory import Memory, StageMemory
 from daemon.scheduler.pipeline import Limits
 from daemon.scheduler.scheduler import Scheduler
+from tests.scheduler.harness import PROMPT, Harness, request, show
 
 A, B = b"a" * 16, b"b" * 16
 TOKENS = tuple(range(100))
@@ -70,3 +71,37 @@ def test_another_model_forgets_what_was_expected(scheduler: Scheduler) -> None:
 def test_who_keeps_nothing_reads_nothing() -> None:
     scheduler = Scheduler(Limits(max_kept=0))
     assert not scheduler.residency.expected.begin(A, 0, 10)
+
+
+# --- beside requests, with memory in which 128 bytes and one per token are taken each -------------
+
+
+def expecting(budget: int) -> Harness:
+    """B, of 100 tokens, is being read; there is not room for much beside it."""
+    h = Harness(Limits(headroom=1), budget=budget)
+    assert h.scheduler.residency.expected.begin(B, 0, len(TOKENS))
+    return h
+
+
+@pytest.mark.parametrize("well", [True, False])
+def test_who_has_no_room_beside_it_waits_until_it_is_there_or_is_not(well: bool) -> None:
+    h = expecting(budget=300)
+    assert show(h.submit(request(A, 40))) == []
+    expected = h.scheduler.residency.expected
+    if well:
+        expected.came(B, 0, TOKENS, 1.0)
+    else:
+        expected.failed(B)
+    assert show(h.tick(1.0))[0] == "send A1[0:16) -B"
+
+
+def test_who_runs_takes_its_place_rather_than_end() -> None:
+    h = expecting(budget=368)
+    h.submit(request(A, PROMPT[:10], max_tokens=20))
+    while h.scheduler.status()["running"]:
+        h.computed(h.frames[-1], 3)
+    assert not len(h.scheduler.residency.expected)
+    h.scheduler.residency.expected.came(B, 0, TOKENS, 1.0)  # too late
+    h.tick(1.0)
+    assert [entry.sequence for entry in h.scheduler.residency.index.kept] == [A]
+    assert len(h.scheduler.residency.index.kept[0].tokens) == 29

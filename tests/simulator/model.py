@@ -31,9 +31,14 @@ class Layers:
             assert len(state) > length, "KV trimmed to more than it holds"
             del state[length + 1 :]
 
+    def part(self, start: int, end: int) -> Layers:
+        """A copy of some of the layers."""
+        part = Layers(start, end, self.kv_bits)
+        part._states = [list(s) for s in self._states[start - self._start : end - self._start]]
+        return part
+
     def fork(self, length: int) -> Layers:
-        fork = Layers(self._start, self._start + len(self._states), self.kv_bits)
-        fork._states = [list(state) for state in self._states]
+        fork = self.part(self._start, self._start + len(self._states))
         fork.trim(length)
         return fork
 

@@ -8,6 +8,7 @@ from collections import deque
 from dataclasses import replace
 
 from daemon.footprint import StageMemory
+from daemon.history import History
 from daemon.stage.fence import Fence, Verdict
 from daemon.stage.ledger import Compute, SpanLedger
 from tests.simulator.faults import Rates
@@ -105,6 +106,13 @@ class SimulatedStage:
             traces=(*frame.traces, trace),
             tensors=(_pack(hidden),) if hidden else (),
         )
+
+    def restore(self, sequence: bytes, history: History, layers: Layers) -> bool:
+        """Hold what was saved: `layers` are those of the whole model."""
+        if not self.ledger.adopt(sequence, history):
+            return False
+        self.kv[sequence] = layers.part(self.start, self.end)
+        return True
 
     def kv_bytes(self, memory: StageMemory) -> int:
         """As real caches would take them."""

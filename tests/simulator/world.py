@@ -19,6 +19,7 @@ from daemon.scheduler.actions import Action, Deliver, Finished, Inquire, Revoke,
 from daemon.scheduler.pipeline import Limits, Pipeline, StageCost
 from daemon.scheduler.request import FinishReason, Refusal, Request, RequestError
 from daemon.scheduler.scheduler import Scheduler
+from tests.simulator.disks import read_something
 from tests.simulator.ending import check_empty, check_end, check_kept
 from tests.simulator.faults import CALM, Fault, Rates
 from tests.simulator.model import LAYERS, VOCABULARY
@@ -95,17 +96,21 @@ class World:
         self._tick_at: float | None = None
         self.pinned = False
         self._asked = 0
+        self.reading = 0
         self._longest = 90 if crowd else 25
         self._term, self._epoch = 1, 0
         self._relayout(stages)
         for _ in range(sequences):
             share = 0.1 if crowd else 0.7
-            self._later(self.rng.uniform(0.0, TROUBLE_SECONDS * share), self._submit)
+            self.later(self.rng.uniform(0.0, TROUBLE_SECONDS * share), self._submit)
             if self.rng.random() < 0.2:
-                self._later(self.rng.uniform(0.0, TROUBLE_SECONDS), self._meddle)
+                self.later(self.rng.uniform(0.0, TROUBLE_SECONDS), self._meddle)
+            if self.rng.random() < 0.3:
+                moment = self.rng.uniform(0.0, TROUBLE_SECONDS * share)
+                self.later(moment, lambda: read_something(self))
         if rates != CALM:
-            self._later(0.25, self._trouble)
-        self._later(0.1, self._heartbeat)
+            self.later(0.25, self._trouble)
+        self.later(0.1, self._heartbeat)
 
     # --- the run ------------------------------------------------------------------------------
 
@@ -119,7 +124,7 @@ class World:
         self._go_on()
         check_kept(self)
         for entry in self.scheduler.residency.index.kept:
-            self._do(self.scheduler.evict(entry.sequence, self.now))
+            self.do(self.scheduler.evict(entry.sequence, self.now))
         self._go_on()
         check_empty(self)
 
@@ -145,6 +150,7 @@ class World:
             and not any(s.working or s.queue for s in self.stages if not s.hung)
             and not self._links.total()
             and not self._asked
+            and not self.reading
         )
 
     def _check_stages(self) -> None:
@@ -153,12 +159,12 @@ class World:
             if not self.faults:  # a release that is lost is late
                 assert stage.kv_bytes(self.memory) <= self.memory.budget_bytes, "over the budget"
 
-    def _later(self, seconds: float, event: Callable[[], None]) -> None:
+    def later(self, seconds: float, event: Callable[[], None]) -> None:
         heapq.heappush(self._events, (self.now + seconds, next(self._order), event))
 
     # --- the coordinator ----------------------------------------------------------------------
 
-    def _do(self, actions: list[Action]) -> None:
+    def do(self, actions: list[Action]) -> None:
         for action in actions:
             match action:
                 case Send(frame):
@@ -172,37 +178,37 @@ class World:
                     for stage in self.stages:  # out of band: before or after the frames
                         delay = self.rng.choice((HOP_SECONDS / 2, 0.05, 1.0))
                         revoke = partial(stage.ledger.revoke, sequence, attempt)
-                        self._later(delay, revoke)
+                        self.later(delay, revoke)
                 case Inquire():
                     self.allowed += self.rates != CALM  # a fork was in vain
                     for stage in self.stages:
                         self._asked += 1
                         delay = self.rng.choice((HOP_SECONDS, 0.05, 1.0))
-                        self._later(delay, lambda s=stage: self._report(s))
+                        self.later(delay, lambda s=stage: self._report(s))
                 case Suspect():
                     self.suspects += 1
-                    self._later(0.5, self._kill_hung)
+                    self.later(0.5, self._kill_hung)
         self._plan_tick()
 
     def _report(self, stage: SimulatedStage) -> None:
         """What it holds now is known a little later."""
         held = stage.ledger.held()
-        self._later(HOP_SECONDS, lambda: self._reported(stage, held))
+        self.later(HOP_SECONDS, lambda: self._reported(stage, held))
 
     def _reported(self, stage: SimulatedStage, held: dict[bytes, int]) -> None:
         self._asked -= 1
         if stage in self.stages and stage.alive:
-            self._do(self.scheduler.held(stage.index, held, self.now))
+            self.do(self.scheduler.held(stage.index, held, self.now))
 
     def _plan_tick(self) -> None:
         wake = self.scheduler.next_wake()
         if wake is not None and (self._tick_at is None or wake < self._tick_at):
             self._tick_at = wake
-            self._later(max(0.0, wake - self.now), self._tick)
+            self.later(max(0.0, wake - self.now), self._tick)
 
     def _tick(self) -> None:
         self._tick_at = None
-        self._do(self.scheduler.tick(self.now))
+        self.do(self.scheduler.tick(self.now))
 
     def _submit(self) -> None:
         rng = self.rng
@@ -217,7 +223,7 @@ class World:
         elif rng.random() < 0.1:
             self.stops[sequence] = rng.randint(1, 10)
         try:
-            self._do(self.scheduler.submit(request, self.now))
+            self.do(self.scheduler.submit(request, self.now))
         except RequestError as error:
             if error.refusal is not Refusal.MEMORY:
                 raise
@@ -225,7 +231,7 @@ class World:
             return
         if rng.random() < 0.2:
             moment = rng.choice((0.0, rng.uniform(0.0, 3.0)))
-            self._later(moment, lambda: self._do(self.scheduler.cancel(sequence, self.now)))
+            self.later(moment, lambda: self.do(self.scheduler.cancel(sequence, self.now)))
 
     def _meddle(self) -> None:
         """Somebody evicts what is kept, or pins it."""
@@ -233,7 +239,7 @@ class World:
         if entries := index.kept:
             entry = self.rng.choice(entries)
             if self.rng.random() < 0.5:
-                self._do(self.scheduler.evict(entry.sequence, self.now))
+                self.do(self.scheduler.evict(entry.sequence, self.now))
             else:
                 entry.pinned = not entry.pinned
                 self.pinned = True
@@ -245,17 +251,21 @@ class World:
         got += tokens
         if len(got) == self.stops.get(sequence):
             finish = self.scheduler.finish
-            self._later(0.0, lambda: self._do(finish(sequence, FinishReason.STOP, self.now)))
+            self.later(0.0, lambda: self.do(finish(sequence, FinishReason.STOP, self.now)))
 
     def _heartbeat(self) -> None:
         for stage in self.stages:
             if stage.alive and stage.working and not (stage.hung and stage.index % 2):
                 # Every other stage that hangs spins: its heartbeats go on.
                 microbatch = stage.working.microbatch
-                self._do(self.scheduler.progress(microbatch, stage.index, self.now))
-        self._later(0.1, self._heartbeat)
+                self.do(self.scheduler.progress(microbatch, stage.index, self.now))
+        self.later(0.1, self._heartbeat)
 
     # --- layouts ------------------------------------------------------------------------------
+
+    @property
+    def layout(self) -> tuple[int, int]:
+        return self._term, self._epoch
 
     def _relayout(self, count: int, ranges: Ranges | None = None) -> None:
         """A new epoch: `count` stages; those that keep their layers keep what they hold."""
@@ -276,13 +286,13 @@ class World:
             layout = self._term, self._epoch
             stage.fence.see(self._term)  # before it may be assigned, a coordinator welcomes it
             delay = self.rng.choice((0.0, 0.0, 0.01))  # the first frame may come before this
-            self._later(delay, lambda s=stage, layout=layout: self._assign(s, *layout))
+            self.later(delay, lambda s=stage, layout=layout: self._assign(s, *layout))
         for gone in old.values():
             gone.alive = False
         held = None
         if self.rng.random() < 0.5:
             known = [s.ledger.held() for s in self.stages]
-            held = {q: min(h.get(q, 0) for h in known) for q in self.requests}
+            held = {q: min(h.get(q, 0) for h in known) for h in known for q in h}
         self.allowed += 3 * self.scheduler.status()["running"]
         pipeline = Pipeline(
             self._term,
@@ -292,7 +302,7 @@ class World:
             CHUNK,
             memory=(self.memory,) * count,
         )
-        self._do(self.scheduler.configure(pipeline, self.now, held))
+        self.do(self.scheduler.configure(pipeline, self.now, held))
 
     def _assign(self, stage: SimulatedStage, term: int, epoch: int) -> None:
         if stage.fence.see(term):
@@ -306,12 +316,12 @@ class World:
             return
         stage.alive = False
         self.allowed += len(self.stages) + 1
-        self._later(self.rng.uniform(0.0, 1.0), lambda: self._down(stage))
-        self._later(self.rng.uniform(1.0, 3.0), lambda: self._up(stage))
+        self.later(self.rng.uniform(0.0, 1.0), lambda: self._down(stage))
+        self.later(self.rng.uniform(1.0, 3.0), lambda: self._up(stage))
 
     def _down(self, stage: SimulatedStage) -> None:
         if stage in self.stages:
-            self._do(self.scheduler.configure(None, self.now))
+            self.do(self.scheduler.configure(None, self.now))
 
     def _up(self, stage: SimulatedStage) -> None:
         if stage in self.stages:
@@ -328,7 +338,7 @@ class World:
             self.rates = CALM
             return
         rng, rates = self.rng, self.rates
-        self._later(0.25, self._trouble)
+        self.later(0.25, self._trouble)
         stage = rng.choice(self.stages)
         for kind in ("kill", "hang", "layout", "term"):
             if rng.random() >= getattr(rates, kind) / 4:
@@ -372,7 +382,7 @@ class World:
                     known = rng.random() < 0.5
                     self.allowed += 0 if known else most * (len(self.stages) + 1)
                     lost = frame.microbatch if known else None
-                    self._later(HOP_SECONDS, lambda: self._link_failed(frame.epoch, lost))
+                    self.later(HOP_SECONDS, lambda: self._link_failed(frame.epoch, lost))
                     return
         for copy in range(copies):
             arrival = max(self.now + HOP_SECONDS, self._link_free.get(link, 0.0))
@@ -381,21 +391,21 @@ class World:
                 self._link_free[link] = arrival
             self._links[link] += 1
             target = self.stages[link] if link < len(self.stages) else None
-            self._later(
+            self.later(
                 arrival + late - self.now, lambda t=target, f=frame: self._arrive(link, t, f)
             )
 
     def _arrive(self, link: int, stage: SimulatedStage | None, frame: Frame) -> None:
         self._links[link] -= 1
         if stage is None:
-            self._do(self.scheduler.result(frame, self.now))
+            self.do(self.scheduler.result(frame, self.now))
         elif stage.alive:
             stage.queue.append(frame)
             self._work(stage)
 
     def _link_failed(self, epoch: int, microbatch: int | None) -> None:
         if epoch == self._epoch:
-            self._do(self.scheduler.link_failed(self.now, microbatch))
+            self.do(self.scheduler.link_failed(self.now, microbatch))
 
     def _work(self, stage: SimulatedStage) -> None:
         if stage.working or stage.hung or not stage.alive or not stage.queue:
@@ -422,7 +432,7 @@ class World:
             return
         stage.working = frame
         layout = self._epoch, stage.index
-        self._later(seconds, lambda: self._worked(stage, onward, *layout))
+        self.later(seconds, lambda: self._worked(stage, onward, *layout))
 
     def _is_poison(self, stage: SimulatedStage, frame: Frame) -> bool:
         """The last stage, or the one before it, does not survive the poison."""
