@@ -6,7 +6,7 @@ and how long a prefill chunk may be.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -21,7 +21,10 @@ MOST_ROWS = 64  # sequences in one step
 # While a prompt is read, a round of the running streams takes so much longer, as predicted. Some
 # take longer than predicted, and none is to take three times the usual.
 PREFILL_SHARE = 1.35
-_RIDERS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
+# A longer piece of a prompt that takes no more than so much longer than the least is as good as
+# free: what costs is reading the weights, and few tokens at a time would not come to the end.
+AS_GOOD_AS_FREE = 1.25
+_RIDERS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, MOST_TOGETHER)
 WORTH_CHANGING = 0.02  # predicted gain below which the number of groups stays
 
 
@@ -156,38 +159,31 @@ class CostModel:
 
         Alone, the chunk size with the least predicted time through the pipe: small chunks cost
         passes, large ones leave the other stages waiting at the start and at the end. Beside
-        others, the largest that keeps no stage longer than `patience`.
+        others, one that keeps no stage longer than `patience`.
         """
-        beside = patience is not None
-        sizes = [
-            n for n in self._chunk_sizes if beside or n >= min(MIN_CHUNK, self._chunk_sizes[-1])
-        ]
-        best, least = sizes[0], math.inf
-        for size in sizes:
-            length = min(size, remaining)
-            asked = Pass(length, length * (position + length // 2), together=False)
-            one_pass = self.slowest_seconds(asked)
-            if patience is not None and size > sizes[0] and one_pass > patience:
-                break
-            total = one_pass * (math.ceil(remaining / size) + self.stages - 1)
-            if beside or total < least:
-                best, least = size, total
-            if size >= remaining:
-                break
-        return min(best, remaining)
+        if patience is not None:
+            passes = (
+                (length, self.slowest_seconds(_chunk(length, position)))
+                for length in _up_to(remaining, self._chunk_sizes)
+            )
+            return _fitting(passes, patience)
+        sizes = [n for n in self._chunk_sizes if n >= min(MIN_CHUNK, self._chunk_sizes[-1])]
+        totals = {
+            length: self.slowest_seconds(_chunk(length, position))
+            * (math.ceil(remaining / length) + self.stages - 1)
+            for length in _up_to(remaining, sizes)
+        }
+        return min(totals, key=lambda length: totals[length])
 
     def rider(self, remaining: int, position: int, step: Pass) -> int:
         """Tokens of a prompt, `remaining` from `position` on, that ride in this step of others: the
         weights are read once for both.
         """
-        wait = PREFILL_SHARE * self.slowest_seconds(step)
-        most = min(remaining, MOST_TOGETHER)
-        fitting = 1
-        for length in (*(n for n in _RIDERS if n < most), most):
-            if self.slowest_seconds(step.joined(length, position)) > wait:
-                break
-            fitting = length
-        return fitting
+        passes = (
+            (length, self.slowest_seconds(step.joined(length, position)))
+            for length in _up_to(remaining, _RIDERS)
+        )
+        return _fitting(passes, PREFILL_SHARE * self.slowest_seconds(step))
 
     def as_dict(self) -> dict[str, object]:
         """For `pipeline`: predicted seconds by number of tokens, and between the stages."""
@@ -205,6 +201,30 @@ class CostModel:
 
     def _curves(self, asked: Pass) -> list[CostCurve]:
         return self._steps if asked.together else self._chunks
+
+
+def _chunk(length: int, position: int) -> Pass:
+    return Pass(length, length * (position + length // 2), together=False)
+
+
+def _up_to(most: int, sizes: Sequence[int]) -> Iterator[int]:
+    yield from (size for size in sizes if size < most)
+    yield min(most, sizes[-1])
+
+
+def _fitting(passes: Iterator[tuple[int, float]], wait: float) -> int:
+    """Of lengths, the least first, with the time of a pass of each: the most that take no longer
+    than `wait`; or the most that take hardly longer than the quickest, where none fits, or where
+    that is more than twice as many.
+    """
+    fits, free, least = 0, 0, math.inf
+    for length, seconds in passes:
+        least = min(least, seconds)
+        if seconds > max(wait, AS_GOOD_AS_FREE * least):
+            break
+        fits = length if seconds <= wait else fits
+        free = length if seconds <= AS_GOOD_AS_FREE * least else free
+    return free if free > 2 * fits else fits
 
 
 def _candidates(most: int) -> tuple[int, ...]:

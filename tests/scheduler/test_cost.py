@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
@@ -229,6 +230,41 @@ def test_riders(rows: int, per_token: float, remaining: int, riders: int) -> Non
     cost = CostModel([StageCost(((1, 0.01), (8, 0.02)), per_token)] * 2, 256)
     cost = model((0.01, per_token), (0.01, per_token)) if rows == 1 else cost
     assert cost.rider(remaining, 0, Pass(rows)) == riders
+
+
+READING = StageCost(((1, 0.020), (2, 0.028), (64, 0.032)), 0.00004)  # only the weights count
+
+
+def test_where_the_weights_are_what_costs_a_prompt_does_not_starve() -> None:
+    """Even the least piece takes longer than it may; many times as many tokens hardly do."""
+    cost = CostModel([READING] * 2, 512)
+    full = cost.groups(2, 0)
+    assert full == Groups(2, 1)
+    assert cost.slowest_seconds(chunk_of(2)) > cost.patience(full, ONE)
+    assert cost.chunk(2000, 0, cost.patience(full, ONE)) == 64
+    assert cost.slowest_seconds(ONE.joined(1, 0)) > 1.35 * cost.slowest_seconds(ONE)
+    assert cost.rider(2000, 0, ONE) == 64
+    assert cost.rider(40, 0, ONE) == 40
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 1.0])  # of a step, whatever its length
+@pytest.mark.parametrize("stages", [1, 2, 3])
+@pytest.mark.parametrize("rows", [1, 2, 4, 8])
+def test_no_round_is_predicted_to_take_three_times_as_long(
+    share: float, stages: int, rows: int
+) -> None:
+    token = 0.01 * (1.0 - share)
+    costs = tuple((n, 0.01 * share + n * token) for n in (1, 2, 4, 8))
+    cost = CostModel([StageCost(costs, token)] * stages, 256)
+    groups, step = cost.groups(rows, 0), Pass(math.ceil(rows / stages))
+    steps = groups.count * cost.slowest_seconds(step)
+    usual = max(steps, cost.pass_seconds(step))
+    idle = max(1, stages - groups.count)
+    chunk = cost.chunk(2000, 0, cost.patience(groups, step))
+    beside = steps + idle * cost.slowest_seconds(chunk_of(chunk))
+    assert beside <= 3.0 * usual * 1.0001
+    joined = step.joined(cost.rider(2000, 0, step), 0)
+    assert cost.slowest_seconds(joined) <= 2.0 * cost.slowest_seconds(step) * 1.0001
 
 
 def test_riders_become_fewer_as_the_prompt_becomes_longer() -> None:
