@@ -48,6 +48,10 @@ class Memory:
         for index, stage in enumerate(self.stages):
             self.used[index] += stage.bytes_for(kv_bits, tokens)
 
+    def tokens_of(self, sequence: bytes) -> int:
+        """That it has its place for; KeyError when it has none."""
+        return self._places[sequence][1]
+
     def free(self, sequence: bytes) -> None:
         place = self._places.pop(sequence, None)
         if place is not None:

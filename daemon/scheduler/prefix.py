@@ -86,11 +86,14 @@ class PrefixIndex:
             self._tries[entry.kv_bits].remove(entry.tokens, sequence)
 
     def trim(self, sequence: bytes, length: int) -> None:
-        """Only the first `length` tokens are held any more. Its place in the order stays."""
+        """Not every stage holds more than the first `length` tokens any more; some still may. Its
+        place in the order stays.
+        """
         entry = self.entries[sequence]
         if length < len(entry.tokens):
             trie = self._tries[entry.kv_bits]
             trie.remove(entry.tokens, sequence)
+            entry.surplus += len(entry.tokens) - length
             entry.tokens = entry.tokens[:length]
             trie.add(entry.tokens, sequence)
 

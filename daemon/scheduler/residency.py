@@ -276,6 +276,8 @@ class Residency:
             assert len(sequence.history) <= sequence.reserved, "residency: outgrew its place"
         for entry in self.index:
             assert entry.sequence in self.memory, "residency: kept without a place"
+            place = self.memory.tokens_of(entry.sequence)
+            assert entry.running or place == entry.held, "residency: kept in another place"
             runs = entry.sequence in self._book.running
             assert runs == (entry.running is not None), "residency: runs, or is kept"
         places = len(self._book.running) + len(self.index.kept) + len(self.expected)

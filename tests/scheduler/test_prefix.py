@@ -70,6 +70,14 @@ def test_trimmed_and_removed() -> None:
     assert [e.sequence for e in made] == [B]
 
 
+def test_what_one_stage_has_lost_others_may_still_hold() -> None:
+    made = index(entry(A, LONG, surplus=2))
+    made.trim(A, 60)
+    assert (made.entries[A].held, made.entries[A].surplus) == (102, 42)
+    assert found(made, LONG, reach=41) is None, "they cannot be cut back so far"
+    assert found(made, LONG, reach=42) == (A, 60)
+
+
 def test_the_last_used_is_the_last_to_go() -> None:
     made = index(entry(A, LONG[:40]), entry(B, LONG[:50]), entry(C, LONG[:60]))
     made.use(made.entries[A], 3.0)

@@ -145,6 +145,15 @@ def test_a_new_layout_keeps_what_all_its_stages_hold(
     assert kept(h) == ({A: 17} if left else {})
 
 
+def test_what_is_kept_has_its_place_for_all_that_a_stage_may_hold() -> None:
+    h = ended(Harness())
+    used = list(h.scheduler.residency.memory.used)
+    h.keep(h.scheduler.configure(pipeline(2), 0.0, {A: 18}))
+    h.keep(h.scheduler.configure(pipeline(3), 0.0, {A: 17}))
+    assert kept(h) == {A: 17}
+    assert h.scheduler.residency.memory.used == used
+
+
 def test_another_model_forgets_everything() -> None:
     h = ended(Harness())
     h.scheduler.residency.forget()
