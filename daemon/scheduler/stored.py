@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 MIN_STORED = 64  # tokens: fewer are computed again sooner than they are read and installed
+MOST_STORED = 4096  # entries: every lookup walks through them, and each has its tokens in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,24 +67,25 @@ class Stored:
 
 
 class StoredIndex:
-    """Of one model: the caller clears it when another is loaded."""
+    """Of one model: the caller clears it when another is loaded. Of more than `most` entries those
+    that were used last are known.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MOST_STORED) -> None:
         self.entries: dict[str, Stored] = {}
+        self._most = most
 
     def told(self, node: str, files: Iterable[Told]) -> None:
-        """All that the node has."""
+        """All that the node has: what it does not name, it has not any more."""
         self.gone(node)
         for file in files:
-            self.saved(node, file)
+            self._enter(node, file)
+        self._bound()
 
     def saved(self, node: str, file: Told) -> None:
         """The node has this file too."""
-        stored = self.entries.setdefault(
-            file.entry, Stored(file.entry, file.kv_bits, file.tokens, file.token_hash, file.used)
-        )
-        stored.used = max(stored.used, file.used)
-        stored.pieces[Piece(node, file.start, file.end)] = file.nbytes
+        self._enter(node, file)
+        self._bound()
 
     def gone(self, node: str) -> None:
         """What it has cannot be read now."""
@@ -131,7 +133,21 @@ class StoredIndex:
             and of.tokens.startswith(stored.tokens)
         ]
 
+    def _enter(self, node: str, file: Told) -> None:
+        stored = self.entries.setdefault(
+            file.entry, Stored(file.entry, file.kv_bits, file.tokens, file.token_hash, file.used)
+        )
+        stored.used = max(stored.used, file.used)
+        stored.pieces[Piece(node, file.start, file.end)] = file.nbytes
+
+    def _bound(self) -> None:
+        if (more := len(self.entries) - self._most) > 0:
+            oldest = sorted(self.entries.values(), key=lambda stored: stored.used)
+            for stored in oldest[:more]:
+                self.drop(stored.entry)
+
     def check_integrity(self) -> None:
+        assert len(self.entries) <= self._most, "stored: unbounded"
         for entry, stored in self.entries.items():
             assert stored.entry == entry, "stored: id"
             assert stored.pieces, "stored: nowhere"

@@ -102,6 +102,33 @@ def test_what_a_node_says_replaces_what_it_said() -> None:
     assert not index.entries
 
 
+def test_what_a_node_has_evicted_is_forgotten_though_others_have_it() -> None:
+    index = StoredIndex()
+    halves = [told(TEXT[:100], 0, 4), told(TEXT[:100], 4, 8)]
+    for node, half in zip("ab", halves, strict=True):
+        index.told(node, [half, told((7, *TEXT[:80]))])
+    index.told("a", [])
+    assert length_of(index, TEXT) == 0, "half of it is nowhere"
+    assert length_of(index, (7, *TEXT)) == 81
+    (half,) = [s for s in index.entries.values() if s.tokens == pack(TEXT[:100])]
+    assert [(piece.node, piece.start) for piece in half.pieces] == [("b", 4)]
+    index.told("b", [])
+    assert not index.entries
+
+
+def test_of_too_many_those_used_last_are_known() -> None:
+    index = StoredIndex(most=3)
+    files = [told((n, *TEXT[:99]), used=float(n)) for n in range(6)]
+    index.told("a", files[:5])
+    index.check_integrity()
+    assert index.entries.keys() == {file.entry for file in files[2:5]}
+    index.saved("b", files[5])
+    assert index.entries.keys() == {file.entry for file in files[3:]}
+    index.saved("b", files[4])
+    index.check_integrity()
+    assert index.entries.keys() == {file.entry for file in files[3:]}
+
+
 def test_the_entries_that_a_longer_one_makes_superfluous() -> None:
     index = StoredIndex()
     files = [told(TEXT[:n]) for n in (70, 90)]
