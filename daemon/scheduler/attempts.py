@@ -11,6 +11,7 @@ from daemon.scheduler.pipeline import Limits, Pipeline
 from daemon.scheduler.request import FinishReason
 from daemon.scheduler.residency import Residency
 from daemon.scheduler.sequence import Sequence, SequenceStatus
+from transports.frame import Departure
 
 CAUSES = ("lost", "missing", "failed", "link", "layout")
 _KEPT = (FinishReason.STOP, FinishReason.LENGTH, FinishReason.CANCELLED)
@@ -84,6 +85,18 @@ class Attempts:
             sequence = self._book.running[span.sequence]
             actions += self.reissue(sequence, sequence.confirmed, cause, now)
         return actions
+
+    def failed(self, sequence: Sequence, departure: Departure, now: float) -> list[Action]:
+        """Computing raised, for all rows of a frame: nobody ends who was not computed alone."""
+        sequence.failures += 1
+        sequence.alone |= sequence.failures == self._limits.max_failures - 1
+        if sequence.failures < self._limits.max_failures:
+            return self.reissue(sequence, departure.held, "failed", now)
+        error = (
+            f"stage {departure.stage} failed {sequence.failures} times at token "
+            f"{sequence.confirmed}; its log says why"
+        )
+        return self.finish(sequence, FinishReason.FAILED, now, error)
 
     def went_down(self, now: float) -> list[Action]:
         """Whatever was under way may be what a stage ended of, if it happens again and again."""

@@ -268,14 +268,7 @@ class Scheduler:
                 # STALE in the current attempt: its Nack was lost, or this is it.
                 return self._attempts.reissue(sequence, departure.held, "missing", now)
             case Reason.FAILED | Reason.CANCELLED:
-                sequence.failures += 1
-                if sequence.failures < self._limits.max_failures:
-                    return self._attempts.reissue(sequence, departure.held, "failed", now)
-                error = (
-                    f"stage {departure.stage} failed {sequence.failures} times at token "
-                    f"{sequence.confirmed}; its log says why"
-                )
-                return self._attempts.finish(sequence, FinishReason.FAILED, now, error)
+                return self._attempts.failed(sequence, departure, now)
 
     def _go_on(self, now: float) -> list[Action]:
         """Admit who waits, then send what can be sent."""

@@ -42,7 +42,8 @@ class Sequence:
                `fruitless`: all but those of a link that is down
     tried      something of it was sent in this layout, and has not come back
     downs      layouts that went down after it was tried in them, since `furthest` last rose: it may
-               be what ends the stages; `alone`: it is computed alone, to find out
+               be what ends the stages; `alone`: it is computed alone, to find out whether it is
+               what ends them, or what fails
     prefix     what the first span of an attempt forks, until every stage is known to have done so;
                `cached`: tokens of the prompt that were not computed; `origin`: forked from it
     reserved   tokens that it has a place for in the stages' memory

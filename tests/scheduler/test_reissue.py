@@ -181,13 +181,34 @@ def test_a_replay_is_not_progress() -> None:
     h = Harness()
     h.submit(request(A, 40))
     h.computed(h.frames[0])
-    for _ in range(2):
-        h.departed(h.frames[-2], Reason.FAILED, 0)
-        h.tick(h.now + 1.0)  # the back-off is over, and no deadline is
-        h.computed(h.frames[-3])
-    (end,) = [a for a in h.departed(h.frames[-2], Reason.FAILED, 0) if isinstance(a, Finished)]
+    h.departed(h.frames[1], Reason.FAILED, 0)
+    h.computed(h.frames[3])
+    h.departed(h.frames[4], Reason.FAILED, 0)
+    h.tick(h.now + 1.0)  # the back-off is over, and no deadline is
+    assert show(h.computed(h.frames[6])) == ["send A3[16:32)"], "alone, to find out"
+    (end,) = [a for a in h.departed(h.frames[7], Reason.FAILED, 0) if isinstance(a, Finished)]
     assert end.reason is FinishReason.FAILED
     assert end.error == "stage 1 failed 3 times at token 16; its log says why"
+
+
+def test_only_the_guilty_one_of_a_batch_that_fails_ends() -> None:
+    """A and B decode in one step, which always fails at B; no stage loses what it holds."""
+    h = Harness(stages=1)
+    for name in (A, B):
+        h.submit(request(name))
+        h.computed(h.frames[-1], 1)
+    h.computed(h.frames[-2], 2)
+    ended: list[Finished] = []
+    while not ended:
+        frame = h.frames[-1]
+        if B in [s.sequence for s in frame.spans]:
+            actions = h.departed(frame, Reason.FAILED, 6)
+        else:
+            actions = h.computed(frame, 3)
+        ended = [a for a in actions if isinstance(a, Finished)]
+        h.tick(h.now + 1.0)  # the back-off is over, and no deadline is
+    assert [(end.sequence, end.reason) for end in ended] == [(B, FinishReason.FAILED)]
+    assert "failed 3 times" in ended[0].error
 
 
 def test_a_return_gives_time_to_what_was_sent_later_and_not_to_what_was_sent_before() -> None:

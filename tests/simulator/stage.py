@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import struct
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 
 from daemon.footprint import StageMemory
@@ -65,8 +66,17 @@ class SimulatedStage:
         self.index = self.ledger.stage = index
         self.last = last
 
-    def handle(self, frame: Frame, rates: Rates, started: float, computed: float) -> Frame | None:
-        """The frame to send on, None when the fence keeps or drops it."""
+    def handle(
+        self,
+        frame: Frame,
+        rates: Rates,
+        started: float,
+        computed: float,
+        raises: Callable[[Span], bool] = lambda span: False,
+    ) -> Frame | None:
+        """The frame to send on, None when the fence keeps or drops it. All spans of a frame fail
+        when computing one of them `raises`.
+        """
         if self.fence.judge(frame) is not Verdict.ADMIT:
             return None
         for command in frame.commands:
@@ -96,6 +106,9 @@ class SimulatedStage:
             else:
                 tokens += frame.tokens[rows]
                 hidden += out
+        if any(map(raises, spans)):
+            departures += [self._fail(s, s.position) for s in spans]
+            spans, tokens, hidden = [], [], []
         trace = StageTrace(self.index, started, started, computed, computed)
         return replace(
             frame,
@@ -136,10 +149,11 @@ class SimulatedStage:
         layers = self.kv.setdefault(span.sequence, Layers(self.start, self.end, kv_bits))
         if len(layers) > span.position and self._rng.random() < rates.shortfall:
             self.shortfalls += 1
-            return self._forget(span, layers, Reason.MISSING)
+            held = self._random_held(span)
+            layers.trim(held)
+            return self.ledger.forget(span, held, Reason.MISSING)
         if self._rng.random() < rates.failure:
-            self.failures[span.sequence] = self.failures.get(span.sequence, 0) + 1
-            return self._forget(span, layers, Reason.FAILED)
+            return self._fail(span, self._random_held(span))
         layers.trim(verdict.trim_to)
         return layers.run(values)
 
@@ -157,7 +171,10 @@ class SimulatedStage:
             self.kv[fork.target] = source.fork(length)
             self.ledger.fork(fork, length)
 
-    def _forget(self, span: Span, layers: Layers, reason: Reason) -> Departure:
-        held = self._rng.choice((0, self._rng.randint(0, span.position)))
-        layers.trim(held)
-        return self.ledger.forget(span, held, reason)
+    def _random_held(self, span: Span) -> int:
+        return self._rng.choice((0, self._rng.randint(0, span.position)))
+
+    def _fail(self, span: Span, held: int) -> Departure:
+        self.failures[span.sequence] = self.failures.get(span.sequence, 0) + 1
+        self.kv[span.sequence].trim(held)
+        return self.ledger.forget(span, held, Reason.FAILED)

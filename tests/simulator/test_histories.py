@@ -81,6 +81,23 @@ def test_a_request_that_ends_stages_ends_itself_and_no_other(rates: Rates) -> No
     assert ended > 20
 
 
+@pytest.mark.parametrize("rates", [CALM, LOSSES], ids=["calm", "losses"])
+def test_a_request_that_fails_with_others_ends_itself_and_no_other(rates: Rates) -> None:
+    failed = 0
+    for seed in range(60):
+        with named(seed):
+            kinds = {"poison": True, "raises": True, "crowd": seed % 2 == 0}
+            world = World(seed, rates, sequences=1 + seed % 7, stages=1 + seed % 3, **kinds)
+            world.run()
+            assert world.poison is not None
+            for sequence, end in world.finished.items():
+                if end.reason is FinishReason.FAILED:
+                    assert sequence == world.poison[0]
+                    assert "failed 3 times" in end.error
+                    failed += 1
+    assert failed > 20
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("block", range(10))

@@ -25,7 +25,7 @@ from tests.simulator.faults import CALM, Fault, Rates
 from tests.simulator.model import LAYERS, VOCABULARY
 from tests.simulator.requests import CONTEXT, random_request
 from tests.simulator.stage import SimulatedStage
-from transports.frame import Frame
+from transports.frame import Frame, Span
 from transports.limits import FrameLimits
 from transports.wire import decode, encode
 
@@ -50,7 +50,8 @@ def random_memory(rng: random.Random, budget: int) -> StageMemory:
 
 class World:
     """With `wire` every frame is turned into bytes and back at every hop; with `poison` the first
-    request ends a stage whenever a certain token of its prompt is computed. In a `crowd` all come
+    request ends a stage whenever a certain token of it is computed, or with `raises` fails, and all
+    that is computed with it. In a `crowd` all come
     at once, and there is not memory for all.
     """
 
@@ -62,6 +63,7 @@ class World:
         stages: int = 3,
         wire: bool = False,
         poison: bool = False,
+        raises: bool = False,
         crowd: bool = False,
     ) -> None:
         self.rng = random.Random(seed)
@@ -70,6 +72,7 @@ class World:
         self.poison: tuple[bytes, int] | None = None
         self.poisoned: set[int] = set()  # epochs
         self._poison_due = poison
+        self._raises = raises
         self.now = 0.0
         limits = Limits(
             max_running=self.rng.choice((2, 4, 64)),
@@ -219,7 +222,8 @@ class World:
         self.delivered[sequence] = []
         if self._poison_due:
             self._poison_due = False
-            self.poison = sequence, rng.randrange(len(request.prompt))
+            answer = min(10, request.max_tokens - 1) if self._raises else 0
+            self.poison = sequence, rng.randrange(len(request.prompt) + answer)
         elif rng.random() < 0.1:
             self.stops[sequence] = rng.randint(1, 10)
         try:
@@ -411,7 +415,9 @@ class World:
         if stage.working or stage.hung or not stage.alive or not stage.queue:
             return
         frame = stage.queue.popleft()
-        if self._is_poison(stage, frame):
+        admitted = (frame.term, frame.epoch) == (stage.fence.term, stage.fence.epoch)
+        poisons = partial(self._is_poison, stage)
+        if not self._raises and admitted and any(map(poisons, frame.spans)):
             self.poisoned.add(self._epoch)
             self._kill(stage)
             return
@@ -420,7 +426,7 @@ class World:
             tokens = sum(s.length for s in frame.spans)
             seconds = DECODE_SECONDS + TOKEN_SECONDS * (tokens - 1)
         before: Any = dict(stage.failures)
-        onward = stage.handle(frame, self.rates, self.now, self.now + seconds)
+        onward = stage.handle(frame, self.rates, self.now, self.now + seconds, poisons)
         if stage.failures != before or stage.shortfalls:
             self.allowed += stage.shortfalls
             stage.shortfalls = 0
@@ -434,16 +440,13 @@ class World:
         layout = self._epoch, stage.index
         self.later(seconds, lambda: self._worked(stage, onward, *layout))
 
-    def _is_poison(self, stage: SimulatedStage, frame: Frame) -> bool:
+    def _is_poison(self, stage: SimulatedStage, span: Span) -> bool:
         """The last stage, or the one before it, does not survive the poison."""
         if self.poison is None or stage.index < len(self.stages) - 2:
             return False
         sequence, token = self.poison
-        admitted = (frame.term, frame.epoch) == (stage.fence.term, stage.fence.epoch)
-        return admitted and any(
-            s.sequence == sequence and s.position <= token < s.position + s.length
-            for s in frame.spans
-        )
+        end = span.position + span.length
+        return span.sequence == sequence and span.position <= token < end
 
     def _worked(self, stage: SimulatedStage, onward: Frame, epoch: int, index: int) -> None:
         stage.working = None
