@@ -35,6 +35,22 @@ class Entry:
     hits: int = 0
     origin: bytes | None = None
 
+    @classmethod
+    def of(cls, sequence: Sequence, length: int, now: float, running: bool) -> Entry:
+        """Its first `length` tokens."""
+        return cls(
+            sequence.id,
+            sequence.request.kv_bits,
+            tuple(sequence.history.tokens[:length]),
+            sequence.attempt,
+            now,
+            now,
+            running=sequence if running else None,
+            surplus=max(sequence.peak, sequence.issued) - length,
+            pinned=sequence.pinned,
+            origin=sequence.origin,
+        )
+
     @property
     def held(self) -> int:
         """The most tokens that a stage holds of it."""

@@ -130,7 +130,7 @@ class Residency:
         if not sequence.listed and sequence.proven >= sequence.prompt_length:
             sequence.listed = True
             if sequence.prompt_length >= MIN_REUSE:
-                self._add(_entry(sequence, sequence.prompt_length, now, running=True))
+                self._add(Entry.of(sequence, sequence.prompt_length, now, running=True))
         if source and source.sequence in self.index:
             self._drop_if_covered(source)
 
@@ -169,9 +169,9 @@ class Residency:
             self.memory.free(sequence.id)
             self._outbox.release(sequence.id)
             return
-        entry = _entry(sequence, sequence.proven, now, running=False)
+        entry = Entry.of(sequence, sequence.proven, now, running=False)
         if before:
-            entry.pinned, entry.hits, entry.created = before.pinned, before.hits, before.created
+            entry.hits, entry.created = before.hits, before.created
         self.memory.place(sequence.id, entry.kv_bits, entry.held)
         self.keep(entry)
 
@@ -185,9 +185,12 @@ class Residency:
 
     def pin(self, sequence: bytes, pinned: bool) -> None:
         """Whether it stays when there is no room; KeyError for one that is not in the index. What
-        is pinned while it runs stays so when it ends.
+        is pinned while it runs stays so when it ends, and when it has to begin again.
         """
-        self.index.entries[sequence].pinned = pinned
+        entry = self.index.entries[sequence]
+        entry.pinned = pinned
+        if entry.running:
+            entry.running.pinned = pinned
         self._refused = None  # there may be room now for who waits
 
     def evict(self, sequence: bytes) -> bool:
@@ -282,17 +285,3 @@ class Residency:
             assert runs == (entry.running is not None), "residency: runs, or is kept"
         places = len(self._book.running) + len(self.index.kept) + len(self.expected)
         assert len(self.memory) == places, "residency: a place of nobody"
-
-
-def _entry(sequence: Sequence, length: int, now: float, running: bool) -> Entry:
-    return Entry(
-        sequence.id,
-        sequence.request.kv_bits,
-        tuple(sequence.history.tokens[:length]),
-        sequence.attempt,
-        now,
-        now,
-        running=sequence if running else None,
-        surplus=max(sequence.peak, sequence.issued) - length,
-        origin=sequence.origin,
-    )

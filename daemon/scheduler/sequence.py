@@ -47,7 +47,7 @@ class Sequence:
     prefix     what the first span of an attempt forks, until every stage is known to have done so;
                `cached`: tokens of the prompt that were not computed; `origin`: forked from it
     reserved   tokens that it has a place for in the stages' memory
-    listed     whether the index has been told of its prompt
+    listed     whether the index has been told of its prompt; `pinned`: it stays there
     """
 
     def __init__(self, request: Request, now: float) -> None:
@@ -72,6 +72,7 @@ class Sequence:
         self.origin: bytes | None = None
         self.reserved = 0
         self.listed = False
+        self.pinned = False
         self.preemptions = 0
         self.repeats = 0
         self.fruitless = 0

@@ -245,6 +245,24 @@ def test_the_youngest_is_preempted_and_comes_back() -> None:
     assert h.scheduler.residency.counts["preemptions"] == 1
 
 
+def test_what_is_pinned_stays_so_when_it_is_preempted() -> None:
+    h = Harness()
+    h.submit(request(A, 4), request(B, 20, max_tokens=3))
+    for number, frame in enumerate(h.frames):  # which grows meanwhile
+        h.computed(frame, *[number] * sum(s.outputs for s in frame.spans))
+        if B in h.scheduler.residency.index:
+            break
+    h.scheduler.residency.pin(B, True)
+    h.keep(h.scheduler.configure(pipeline(2, budget=160), 0.0))
+    assert B not in h.scheduler.residency.index, "it was preempted"
+    h.keep(h.scheduler.cancel(A, 0.0))
+    while h.scheduler.status()["running"]:
+        frame = h.frames[-1]
+        h.computed(frame, *[9] * sum(s.outputs for s in frame.spans))
+    (entry,) = h.scheduler.residency.index.kept
+    assert (entry.sequence, entry.pinned) == (B, True)
+
+
 def test_the_only_one_that_runs_ends_where_memory_ends() -> None:
     h = Harness(Limits(headroom=1), budget=140)
     h.submit(request(A, 4, max_tokens=100))

@@ -238,14 +238,14 @@ class World:
             self.later(moment, lambda: self.do(self.scheduler.cancel(sequence, self.now)))
 
     def _meddle(self) -> None:
-        """Somebody evicts what is kept, or pins it."""
-        index = self.scheduler.residency.index
-        if entries := index.kept:
+        """Somebody evicts what is kept, or pins it, or what runs."""
+        residency = self.scheduler.residency
+        if entries := list(residency.index):
             entry = self.rng.choice(entries)
             if self.rng.random() < 0.5:
                 self.do(self.scheduler.evict(entry.sequence, self.now))
             else:
-                entry.pinned = not entry.pinned
+                residency.pin(entry.sequence, not entry.pinned)
                 self.pinned = True
 
     def _delivered(self, sequence: bytes, position: int, tokens: tuple[int, ...]) -> None:
