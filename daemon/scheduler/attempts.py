@@ -28,11 +28,16 @@ class Attempts:
         self._residency = residency
 
     def admit(self, now: float) -> list[Action]:
-        """Whoever waits and has room: first come, first admitted. Who never will have it ends; what
-        is expected from disks may be evicted once it is there, as what runs ends some day.
+        """Whoever waits and has room: first come, first admitted, but for those that are soon to be
+        forked from one that runs. Who never will have room ends; what is expected from disks may be
+        evicted once it is there, as what runs ends some day.
         """
         actions: list[Action] = []
-        while (sequence := self._book.next) is not None:
+        for sequence in list(self._book.waiting.values()):
+            if self._book.full:
+                break
+            if self._residency.following.waits(sequence, self._residency.memory.reach):
+                continue
             tokens, kv_bits = len(sequence.history), sequence.request.kv_bits
             short = self._residency.memory.never(kv_bits, tokens)
             if short is None:

@@ -35,11 +35,9 @@ class Book:
         return len(lengths), sum(lengths)
 
     @property
-    def next(self) -> Sequence | None:
-        """Who is to run next; None when nobody waits, or as many run as may."""
-        if len(self.running) >= self._max_running:
-            return None
-        return next(iter(self.waiting.values()), None)
+    def full(self) -> bool:
+        """As many run as may."""
+        return len(self.running) >= self._max_running
 
     @property
     def youngest(self) -> Sequence:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from daemon.footprint import StageMemory
 from daemon.scheduler.book import Book
 from daemon.scheduler.expected import Expected
+from daemon.scheduler.following import Following
 from daemon.scheduler.memory import Memory, Shortage
 from daemon.scheduler.outbox import Outbox
 from daemon.scheduler.pipeline import Limits
@@ -34,6 +35,7 @@ class Residency:
         self._max_kept, self._headroom = limits.max_kept, limits.headroom
         self._refused: tuple[bytes, int, Shortage] | None = None  # whom, at which memory.freed
         self.expected = Expected(self, outbox, limits.max_kept)
+        self.following = Following(book, self.index)
         self._silent: set[int] = set()  # stages that have not yet said what they hold
 
     # --- layouts --------------------------------------------------------------------------------

@@ -200,6 +200,8 @@ class Scheduler:
         self.stats.check_integrity()
         self._book.check_integrity()
         self.residency.check_integrity()
+        if self._dispatch.pipeline is not None and self._book.waiting:
+            assert self._book.running or len(self.residency.expected), "scheduler: all wait"
         under_way: dict[bytes, list[Span]] = {}
         for microbatch in self._dispatch.window:
             for span in microbatch.spans:

@@ -47,6 +47,7 @@ class Sequence:
     prefix     what the first span of an attempt forks, until every stage is known to have done so;
                `cached`: tokens of the prompt that were not computed; `origin`: forked from it
     reserved   tokens that it has a place for in the stages' memory
+    leader     while it waits: whose prompt is computed, to be forked from it
     listed     whether the index has been told of its prompt; `pinned`: it stays there
     """
 
@@ -71,6 +72,7 @@ class Sequence:
         self.cached = 0
         self.origin: bytes | None = None
         self.reserved = 0
+        self.leader: Sequence | None = None
         self.listed = False
         self.pinned = False
         self.preemptions = 0

@@ -15,12 +15,19 @@ CONTEXT = 160
 
 
 def random_request(
-    rng: random.Random, histories: Sequence[Sequence[int]] = (), longest: int = 25
+    rng: random.Random,
+    histories: Sequence[Sequence[int]] = (),
+    longest: int = 25,
+    head: Sequence[int] = (),
 ) -> Request:
-    """`histories` are prompts and answers so far, some of them not at their end."""
+    """`histories` are prompts and answers so far, some of them not at their end. With a `head` all
+    begin with it.
+    """
     length = rng.choice((1, 2, rng.randint(3, 60), rng.randint(60, CONTEXT - 1)))
     tokens: list[int] = []
-    if histories and rng.random() < 0.8:
+    if head:
+        tokens, length = list(head), len(head) + rng.choice((0, 1, rng.randint(2, 30)))
+    elif histories and rng.random() < 0.8:
         tokens = list(rng.choice(histories))
         if rng.random() < 0.5:  # else the next turn of the same talk
             del tokens[rng.randint(len(tokens) // 2, len(tokens)) :]

@@ -33,15 +33,20 @@ def named(seed: int) -> Iterator[None]:
         raise
 
 
-def run(seeds: range, rates: Rates, wire: bool = False, crowd: bool = False) -> Counter[str]:
+def run(
+    seeds: range, rates: Rates, wire: bool = False, crowd: bool = False, alike: bool = False
+) -> Counter[str]:
     """What happened, all histories together."""
     happened: Counter[str] = Counter()
     for seed in seeds:
         with named(seed):
             sequences = 6 + seed % 7 if crowd else 1 + seed % 7
-            world = World(seed, rates, sequences, stages=1 + seed % 3, wire=wire, crowd=crowd)
+            world = World(
+                seed, rates, sequences, stages=1 + seed % 3, wire=wire, crowd=crowd, alike=alike
+            )
             world.run()
         happened["faults"] += world.faults.total()
+        happened["followed"] += len(world.followed)
         happened += world.scheduler.residency.counts
     return happened
 
@@ -57,6 +62,13 @@ def test_any_history_gives_the_tokens_of_one_process(kind: str) -> None:
 def test_where_memory_is_short_no_token_is_lost_or_doubled(kind: str) -> None:
     happened = run(range(100, 125), KINDS[kind], crowd=True)
     assert min(happened["preemptions"], happened["evictions"], happened["hits"]) >= 5
+
+
+@pytest.mark.parametrize("crowd", [False, True])
+@pytest.mark.parametrize("kind", ["calm", "losses", "all"])
+def test_those_that_begin_alike_never_wait_for_nothing(kind: str, crowd: bool) -> None:
+    happened = run(range(200, 225), KINDS[kind], crowd=crowd, alike=True)
+    assert happened["followed"] > 30
 
 
 def test_histories_survive_the_wire() -> None:
@@ -110,3 +122,10 @@ def test_thousands_of_histories(kind: str, block: int) -> None:
 @pytest.mark.parametrize("block", range(10))
 def test_thousands_of_crowds(kind: str, block: int) -> None:
     run(range(100 * block, 100 * block + 100), KINDS[kind], crowd=True)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("block", range(10))
+def test_thousands_that_begin_alike(kind: str, block: int) -> None:
+    run(range(100 * block, 100 * block + 100), KINDS[kind], crowd=block % 2 == 0, alike=True)

@@ -52,7 +52,7 @@ class World:
     """With `wire` every frame is turned into bytes and back at every hop; with `poison` the first
     request ends a stage whenever a certain token of it is computed, or with `raises` fails, and all
     that is computed with it. In a `crowd` all come
-    at once, and there is not memory for all.
+    at once, and there is not memory for all; with `alike` all come at once and begin as one.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class World:
         poison: bool = False,
         raises: bool = False,
         crowd: bool = False,
+        alike: bool = False,
     ) -> None:
         self.rng = random.Random(seed)
         self.rates = rates
@@ -101,10 +102,12 @@ class World:
         self._asked = 0
         self.reading = 0
         self._longest = 90 if crowd else 25
+        self._head = [self.rng.randrange(VOCABULARY) for _ in range(100)] if alike else []
+        self.followed: set[bytes] = set()  # who waited for another's prompt
         self._term, self._epoch = 1, 0
         self._relayout(stages)
         for _ in range(sequences):
-            share = 0.1 if crowd else 0.7
+            share = 0.1 if crowd or alike else 0.7
             self.later(self.rng.uniform(0.0, TROUBLE_SECONDS * share), self._submit)
             if self.rng.random() < 0.2:
                 self.later(self.rng.uniform(0.0, TROUBLE_SECONDS), self._meddle)
@@ -138,6 +141,7 @@ class World:
             assert self.now < PATIENCE_SECONDS, f"never ends: {self.scheduler.status()}"
             event()
             self.scheduler.check_integrity()
+            self.followed |= {s.id for s in self.scheduler.sequences() if s.leader}
             events += 1
             if events % 20 == 0:
                 self._check_stages()
@@ -216,7 +220,7 @@ class World:
     def _submit(self) -> None:
         rng = self.rng
         told = [(*r.prompt, *self.delivered[s]) for s, r in self.requests.items()]
-        request = random_request(rng, told, self._longest)
+        request = random_request(rng, told, self._longest, self._head)
         sequence = request.sequence
         self.requests[sequence] = request
         self.delivered[sequence] = []
