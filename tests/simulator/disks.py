@@ -29,6 +29,7 @@ def read_something(world: World) -> None:
     whole = Layers(0, LAYERS, request.kv_bits)
     whole.run(list(tokens))
     world.reading += 1
+    world.do(world.scheduler.tick(world.now))  # what had to make room is told to go
     layout, stages, read = world.layout, world.stages, []
 
     def done(stage: SimulatedStage) -> None:
