@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import chain, count
 from pathlib import Path
 
 from daemon import logs
@@ -23,14 +24,17 @@ class Archive:
         return self._folder / f"{name}.json"
 
     def names(self) -> list[str]:
-        """Those that have a file, the one used last first."""
+        """Those that have a file, the one used last first. Perhaps not all: a disk may refuse, so
+        whether there is one is for `read` to say.
+        """
         found = []
         try:
             with os.scandir(self._folder) as entries:
                 for entry in entries:
                     name, dot, rest = entry.name.rpartition(".")
-                    if dot and rest == "json" and cv.NAME.fullmatch(name) and entry.is_file():
-                        found.append((-entry.stat().st_mtime, name))
+                    ours = dot and rest == "json" and cv.NAME.fullmatch(name)
+                    if ours and (used := _used(entry)) is not None:
+                        found.append((-used, name))
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -44,7 +48,7 @@ class Archive:
             if path.stat().st_size > MOST_BYTES:
                 raise Damaged(f"larger than {MOST_BYTES} bytes")
             return cv.from_text(path.read_text("utf-8"), name)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             why = f"{path} cannot be read ({error.strerror})"
@@ -69,7 +73,7 @@ class Archive:
 
     def _set_aside(self, name: str, why: str) -> Refusal:
         path = self.path(name)
-        aside = path.with_name(f"{path.name}.damaged")
+        aside = _free(path.with_name(f"{path.name}.damaged"))
         why = f"its file is damaged: {why}"
         try:
             path.replace(aside)
@@ -77,6 +81,21 @@ class Archive:
             todo = f"remove {path}: it cannot be moved aside ({error.strerror})"
             return _unusable(name, why, todo)
         return _unusable(name, why, f"it is {aside} now; ask again to begin anew")
+
+
+def _used(entry: os.DirEntry[str]) -> float | None:
+    """When; None for what is no file."""
+    try:
+        return entry.stat().st_mtime if entry.is_file() else None
+    except OSError as error:
+        log.warning("cannot look at %s: %s", entry.path, error)
+        return None
+
+
+def _free(path: Path) -> Path:
+    """What was set aside before stays: somebody may want it."""
+    numbered = (path.with_name(f"{path.name}.{n}") for n in count(2))
+    return next(one for one in chain((path,), numbered) if not one.exists())
 
 
 def _private(path: str, flags: int) -> int:

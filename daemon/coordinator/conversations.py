@@ -78,9 +78,7 @@ class Conversations:
         """Call `then` with the conversation, read from the disk if need be; a failure goes to
         `answer`.
         """
-        if name not in self._known:
-            raise _unknown(name)
-        at_hand = self._unsaved.get(name) or self._kept.get(name)
+        at_hand = self._at_hand(name)
         self._of.desk.submit(
             lambda: at_hand or self._archive.read(name),
             lambda found: then(found) if found else answer.refuse(_unknown(name)),
@@ -95,16 +93,14 @@ class Conversations:
         """
         name = wanted.conversation or ""
         self._check_idle(name)
-        known = name in self._known
-        if not known:
+        if name not in self._known:
             self._check_new(name)
         self._running.add(name)
-        at_hand = self._unsaved.get(name) or self._kept.get(name)
-        archive = self._archive
+        at_hand, archive = self._at_hand(name), self._archive
 
         def work() -> RunningTurn:
-            past = archive.read(name) if known and at_hand is None else at_hand
-            return begin(name, model, wanted, past)
+            # One that is not known may have a file all the same, which this turn would replace.
+            return begin(name, model, wanted, at_hand or archive.read(name))
 
         return work
 
@@ -125,6 +121,9 @@ class Conversations:
             lambda _: self._written(conversation),
             lambda error: self._not_written(conversation, error),
         )
+
+    def _at_hand(self, name: str) -> Conversation | None:
+        return self._unsaved.get(name) or self._kept.get(name)
 
     def _check_idle(self, name: str) -> None:
         if name in self._running:

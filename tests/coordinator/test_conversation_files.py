@@ -71,6 +71,27 @@ def test_a_cut_file_is_moved_aside(tmp_path: Path, at: int) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["notes.json.damaged"]
 
 
+def test_what_was_moved_aside_before_stays(tmp_path: Path) -> None:
+    archive = Archive(tmp_path)
+    for text in ("first", "second", "third"):
+        archive.path("notes").write_text(text)
+        with pytest.raises(Refusal, match="damaged"):
+            archive.read("notes")
+    aside = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert aside == {
+        "notes.json.damaged": "first",
+        "notes.json.damaged.2": "second",
+        "notes.json.damaged.3": "third",
+    }
+
+
+def test_one_that_cannot_be_looked_at_hides_no_other(tmp_path: Path) -> None:
+    archive = Archive(tmp_path)
+    archive.write(TALK)
+    (tmp_path / "loop.json").symlink_to("loop.json")
+    assert archive.names() == ["notes"]
+
+
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:
     archive = Archive(tmp_path)
     archive.path("notes").write_bytes(b"\xff\x00")

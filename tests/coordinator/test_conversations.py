@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from pathlib import Path
 
@@ -213,6 +214,36 @@ def test_reading_all_at_the_start_says_what_is_damaged(
     assert note.startswith("conversation-unusable: conversation bad cannot be used")
     rows = later.ask(later.conversations.listing)["conversations"]
     assert [row["name"] for row in rows] == ["talk"]
+
+
+def test_what_cannot_be_read_is_not_written_over(
+    of: StandIn, chatml: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not when reading all at the start failed, and not when they could not even be listed."""
+    say(of, chatml, "one", "a")
+    path = tmp_path / "conversations" / "talk.json"
+
+    def refuse(*_: object, **__: object) -> str:
+        raise OSError(errno.EIO, "Input/output error")
+
+    for broken in ("pathlib.Path.read_text", "daemon.coordinator.archive.os.scandir"):
+        with monkeypatch.context() as patched:
+            patched.setattr(broken, refuse)
+            later = StandIn(tmp_path)
+            later.serve(chatml)
+            later.conversations.scan()
+            later.desk.run()
+            if broken.endswith("read_text"):
+                (note,) = later.notes
+                assert f"{path} cannot be read" in note
+                refused = later.turn("talk", prompt="two")
+                assert refused == (
+                    f"1 conversation talk cannot be used: {path} cannot be read (Input/output "
+                    "error); mend that, then ask again"
+                )
+        assert later.turn("talk", prompt="two") is None, "it can be read again"
+        assert "one" in chatml.text(later.prompt())
+        later.end(FinishReason.CANCELLED)
 
 
 def test_a_full_disk_costs_a_warning(of: StandIn, chatml: Tokenizer, tmp_path: Path) -> None:
