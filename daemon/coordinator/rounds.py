@@ -50,5 +50,6 @@ class Rounds(Generic[T]):
             self._end(number)
 
     def _end(self, number: int) -> None:
-        ended = self._open.pop(number)
-        ended.ended(ended.reports, sorted(ended.missing))
+        """Once: what follows from the end of one round may have ended others already."""
+        if (found := self._open.pop(number, None)) is not None:
+            found.ended(found.reports, sorted(found.missing))

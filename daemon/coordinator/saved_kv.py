@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -155,8 +156,9 @@ class SavedKv:
         return found[0] if found and worth else None
 
     def _go_on(self, outcome: Outcome) -> None:
-        for go_on in self._waiting.pop(outcome.entry):
-            go_on()
+        with ExitStack() as all_of_them:  # also when one fails
+            for go_on in reversed(self._waiting.pop(outcome.entry)):
+                all_of_them.callback(go_on)
 
     def load(self, stored: Stored, then: Then) -> None:
         """Have every stage hold the entry, under a new id. When one cannot, none is to."""

@@ -333,6 +333,21 @@ def test_a_request_waits_for_what_is_saved_of_it(of: StandIn) -> None:
     assert not of.said
 
 
+def test_one_that_fails_strands_no_other(of: StandIn) -> None:
+    everything(of)
+    went_on: list[str] = []
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    of.saved_kv.before(0, [*TOKENS, 1, 2], fail)
+    of.saved_kv.before(0, [*TOKENS, 7], lambda: went_on.append("second"))
+    of.saved_kv.before(0, [*TOKENS, 8], lambda: went_on.append("third"))
+    with pytest.raises(ZeroDivisionError):
+        of.restored(of.asked(msg.LoadKv)["a"].query)
+    assert went_on == ["second", "third"]
+
+
 @pytest.mark.parametrize("trouble", ["a stage cannot", "pipeline down", "no memory"])
 def test_a_request_goes_on_whatever_happens(trouble: str, of: StandIn) -> None:
     everything(of)
