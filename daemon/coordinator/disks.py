@@ -1,9 +1,11 @@
-"""What is on the nodes' disks: every stage is asked until it has told."""
+"""What is on the nodes' disks: every stage is asked until it has told, and again when that may have
+changed.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from daemon import messages as msg
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from daemon.coordinator.process import Coordinator
 
 ASK_AGAIN_SECONDS = 2.0
+SURVEY_SECONDS = 5.0  # between two questions to one that has told before
 _FILE = {
     "kv_bits": int,
     "tokens": bytes,
@@ -34,24 +37,36 @@ class Disks:
         self.digest = ""
         self._told: dict[str, tuple[str, str]] = {}  # node -> incarnation and address of its stage
         self._asked_at: dict[str, float] = {}
+        self._owing: set[str] = set()  # were asked, and have not answered
+        self._changed: set[str] = set()  # since they were asked
+
+    def changed(self, nodes: Iterable[str]) -> None:
+        """These may have less than they told, or other files: a stage that saves removes what was
+        used longest ago when its disk is full, and says nothing of it.
+        """
+        self._changed.update(nodes)
 
     def tick(self, now: float) -> None:
-        """Ask every stage that has not yet said what its node has saved of this model."""
+        """Ask every stage that has not yet said what its node has saved of this model now."""
         digest = self._of.model.spec.digest if self._of.model else ""
         if digest != self.digest:
             self.digest = digest
             self.index.clear()
-            self._told.clear()
-            self._asked_at.clear()
+            for known in (self._told, self._asked_at, self._owing, self._changed):
+                known.clear()
         stages = {m.name: m.stage.incarnation for m in self._of.cluster.members.values() if m.stage}
         for node, (incarnation, _) in list(self._told.items()):
             if stages.get(node) != incarnation:
                 del self._told[node]
                 self._asked_at.pop(node, None)
                 self.index.gone(node)
-        for node in stages.keys() - self._told.keys() if digest else ():
-            if now - self._asked_at.get(node, float("-inf")) >= ASK_AGAIN_SECONDS:
+        for node in stages if digest else ():
+            wait = SURVEY_SECONDS if node in self._told else ASK_AGAIN_SECONDS
+            current = node in self._told and node not in self._owing | self._changed
+            if not current and now - self._asked_at.get(node, float("-inf")) >= wait:
                 self._asked_at[node] = now
+                self._owing.add(node)
+                self._changed.discard(node)
                 self._of.to_stage(node, msg.DiskQuery(self._of.cluster.term, digest))
 
     def stored(self, message: msg.KvStored) -> None:
@@ -61,6 +76,7 @@ class Disks:
         if message.digest != self.digest or not stage or stage.incarnation != message.incarnation:
             return
         self._told[message.node] = message.incarnation, message.address
+        self._owing.discard(message.node)
         files = [_read(self.digest, file) for file in message.files]
         self.index.told(message.node, [file for file in files if file])
 

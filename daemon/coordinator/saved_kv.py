@@ -94,6 +94,7 @@ class SavedKv:
 
         def ended(reports: Mapping[str, msg.KvSaved], silent: Collection[str]) -> None:
             why = _trouble(reports, silent)
+            self.disks.changed(slot.node for slot in slots)
             if identity.digest == self.disks.digest:
                 layers = {slot.node: slot.layers for slot in slots}
                 for node, report in reports.items():

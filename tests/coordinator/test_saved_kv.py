@@ -5,6 +5,7 @@ stage has said so.
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ import pytest
 from daemon import messages as msg
 from daemon.cluster.events import Slot
 from daemon.coordinator.answer import Answer, Refusal
-from daemon.coordinator.disks import ASK_AGAIN_SECONDS
+from daemon.coordinator.disks import ASK_AGAIN_SECONDS, SURVEY_SECONDS
 from daemon.coordinator.kv_verbs import KvVerbs
 from daemon.coordinator.process import Coordinator
 from daemon.coordinator.saved_kv import LOAD_SECONDS, Held, Outcome, SavedKv
@@ -152,6 +153,29 @@ def test_every_node_is_asked_until_it_has_told(of: StandIn) -> None:
     of.saved_kv.tick(ASK_AGAIN_SECONDS + 0.1)
     assert of.asked(msg.DiskQuery).keys() == {"a"}
     assert not of.saved_kv.disks.index.entries
+
+
+def test_what_a_save_has_removed_is_not_offered(of: StandIn) -> None:
+    """A stage whose disk is full makes room by itself: after a save it is asked again."""
+    everything(of)
+    of.keep(SEQUENCE, (7, *TOKENS))
+    of.saved_kv.keep(SEQUENCE)
+    of.saves()
+    of.saved_kv.tick(SURVEY_SECONDS)
+    assert of.asked(msg.DiskQuery).keys() == {"a", "b"}, "who has not told, and who has saved"
+    of.saved_kv.disks.stored(replace(stored("b", 5, 8), files=[]))
+    assert not of.saved_kv.disks.index.entries[ENTRY].covers(LAYERS)
+    of.saved_kv.keep(SEQUENCE)
+    of.saves()
+    of.saved_kv.disks.stored(replace(stored("b", 5, 8), files=[]))  # late, from before that
+    of.saved_kv.tick(2 * SURVEY_SECONDS - 0.1)
+    assert of.asked(msg.DiskQuery).keys() == {"a"}, "not after every save"
+    for survey in (2, 3):
+        of.saved_kv.tick(survey * SURVEY_SECONDS)
+        assert "b" in of.asked(msg.DiskQuery), "until it has answered"
+    of.saved_kv.disks.stored(stored("b", 5, 8))
+    of.saved_kv.tick(4 * SURVEY_SECONDS)
+    assert of.asked(msg.DiskQuery).keys() == {"a"}
 
 
 def test_another_model_has_other_entries(of: StandIn) -> None:
