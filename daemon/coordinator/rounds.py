@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
-Ended = Callable[[Mapping[str, T], Collection[str]], object]
+Ended = Callable[[Mapping[str, T], Collection[str], bool], object]
 
 
 @dataclass(slots=True)
@@ -19,7 +19,9 @@ class _Round(Generic[T]):
 
 
 class Rounds(Generic[T]):
-    """`ended` is called once for each round, with the reports by node and the silent nodes."""
+    """`ended` is called once for each round, with the reports by node, the silent nodes, and
+    whether it was given up.
+    """
 
     def __init__(self, first: int) -> None:
         self._open: dict[int, _Round[T]] = {}
@@ -47,9 +49,9 @@ class Rounds(Generic[T]):
     def give_up(self) -> None:
         """Nobody is going to answer any more."""
         for number in list(self._open):
-            self._end(number)
+            self._end(number, given_up=True)
 
-    def _end(self, number: int) -> None:
+    def _end(self, number: int, given_up: bool = False) -> None:
         """Once: what follows from the end of one round may have ended others already."""
         if (found := self._open.pop(number, None)) is not None:
-            found.ended(found.reports, sorted(found.missing))
+            found.ended(found.reports, sorted(found.missing), given_up)

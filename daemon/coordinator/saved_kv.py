@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SAVE_SECONDS = 600.0  # nobody waits for it
 LOAD_SECONDS = 60.0
+RETRY_SECONDS = 60.0  # before a request waits again for what could not be read
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +54,15 @@ class Outcome:
 
 
 Then = Callable[[Outcome], object]
+WENT_DOWN = "the pipeline went down meanwhile"
 
 
 class SavedKv:
     def __init__(self, coordinator: Coordinator) -> None:
         self._of = coordinator
         self.disks = Disks(coordinator)
-        self._waiting: dict[str, list[Callable[[], object]]] = {}  # for an entry that is read
+        self._loading: dict[str, list[Then]] = {}  # by entry
+        self._not_before: dict[str, float] = {}  # entries that could not be read
         self._refused = False  # whether the last save was
         # Not from 1: stages may still answer a coordinator that was here before.
         self._saves: Rounds[msg.KvSaved] = Rounds(secrets.randbits(48))
@@ -92,8 +95,10 @@ class SavedKv:
         began = time.monotonic()
         slots, identity = self._of.cluster.slots, held.identity(self.disks.digest)
 
-        def ended(reports: Mapping[str, msg.KvSaved], silent: Collection[str]) -> None:
-            why = _trouble(reports, silent)
+        def ended(
+            reports: Mapping[str, msg.KvSaved], silent: Collection[str], given_up: bool
+        ) -> None:
+            why = WENT_DOWN if given_up else _trouble(reports, silent)
             self.disks.changed(slot.node for slot in slots)
             if identity.digest == self.disks.digest:
                 layers = {slot.node: slot.layers for slot in slots}
@@ -140,11 +145,8 @@ class SavedKv:
         stored = self._worth_loading(kv_bits, tuple(tokens))
         if stored is None:
             go_on()
-        elif stored.entry in self._waiting:
-            self._waiting[stored.entry].append(go_on)
         else:
-            self._waiting[stored.entry] = [go_on]
-            self.load(stored, self._go_on)
+            self.load(stored, lambda _: go_on())
 
     def _worth_loading(self, kv_bits: int, tokens: tuple[int, ...]) -> Stored | None:
         if not self.disks.index.entries or not self._of.cluster.up:
@@ -153,34 +155,42 @@ class SavedKv:
         reach = residency.memory.reach
         held = residency.index.match(kv_bits, tokens, reach)
         found = self.disks.index.match(kv_bits, tokens, self.disks.layers, reach)
-        worth = found and found[1] >= (held[1] if held else 0) + MIN_STORED
-        return found[0] if found and worth else None
-
-    def _go_on(self, outcome: Outcome) -> None:
-        with ExitStack() as all_of_them:  # also when one fails
-            for go_on in reversed(self._waiting.pop(outcome.entry)):
-                all_of_them.callback(go_on)
+        if found is None or found[1] < (held[1] if held else 0) + MIN_STORED:
+            return None
+        failing = time.monotonic() < self._not_before.get(found[0].entry, float("-inf"))
+        return None if failing else found[0]
 
     def load(self, stored: Stored, then: Then) -> None:
-        """Have every stage hold the entry, under a new id. When one cannot, none is to."""
-        began = time.monotonic()
+        """Have every stage hold the entry, under a new id. When one cannot, none is to. What is
+        being read already is not read twice.
+        """
+        entry, began = stored.entry, time.monotonic()
+        if entry in self._loading:
+            self._loading[entry].append(then)
+            return
         slots, sequence = self._of.cluster.slots, self._of.new_sequence()
         kv_bits, expected = stored.kv_bits, self._of.scheduler.residency.expected
         if not expected.begin(sequence, kv_bits, stored.length):
-            then(Outcome(stored.entry, sequence, 0, 0, 0.0, "there is no memory for it"))
+            then(Outcome(entry, sequence, 0, 0, 0.0, "there is no memory for it"))
             return
+        self._loading[entry] = [then]
 
-        def ended(reports: Mapping[str, msg.KvRestored], silent: Collection[str]) -> None:
-            now, why = time.monotonic(), _trouble(reports, silent)
+        def ended(
+            reports: Mapping[str, msg.KvRestored], silent: Collection[str], given_up: bool
+        ) -> None:
+            now, why = time.monotonic(), WENT_DOWN if given_up else _trouble(reports, silent)
             if why:
-                self._of.note("kv-not-loaded", "", f"saved entry {stored.entry[:8]}: {why}")
-                self.disks.index.drop(stored.entry)  # until the nodes are asked again
                 expected.failed(sequence)
             else:
                 expected.came(sequence, kv_bits, unpack(stored.tokens), now)
+            if why and not given_up:
+                self._cannot_load(stored, why, now)
             self._of.perform(self._of.scheduler.tick(now))
             nbytes = sum(report.bytes for report in reports.values())
-            then(Outcome(stored.entry, sequence, stored.length, nbytes, now - began, why))
+            outcome = Outcome(entry, sequence, stored.length, nbytes, now - began, why)
+            with ExitStack() as all_of_them:  # also when one fails
+                for waits in reversed(self._loading.pop(entry)):
+                    all_of_them.callback(waits, outcome)
 
         number = self._loads.begin([slot.node for slot in slots], began + LOAD_SECONDS, ended)
         for slot in slots:
@@ -194,6 +204,15 @@ class SavedKv:
                 self.disks.sources(stored, slot.node),
             )
             self._of.to_stage(slot.node, asked)
+
+    def _cannot_load(self, stored: Stored, why: str, now: float) -> None:
+        """It stays listed: the nodes are asked what they have now, and requests do not wait for it
+        again so soon.
+        """
+        self._of.note("kv-not-loaded", "", f"saved entry {stored.entry[:8]}: {why}")
+        self.disks.changed(piece.node for piece in stored.pieces)
+        failing = {entry: due for entry, due in self._not_before.items() if due > now}
+        self._not_before = failing | {stored.entry: now + RETRY_SECONDS}
 
     def restored(self, message: msg.KvRestored) -> None:
         self._loads.report(message.query, message.node, message)

@@ -9,7 +9,7 @@ from daemon.coordinator.rounds import Rounds
 
 def test_each_ends_with_what_was_said() -> None:
     rounds: Rounds[str] = Rounds(7)
-    ends: list[tuple[Mapping[str, str], Collection[str]]] = []
+    ends: list[tuple[Mapping[str, str], Collection[str], bool]] = []
     number = rounds.begin(["a", "b"], 10.0, lambda *end: ends.append(end))
     rounds.report(number, "stranger", "x")
     rounds.report(number + 1, "a", "x")
@@ -20,7 +20,10 @@ def test_each_ends_with_what_was_said() -> None:
     rounds.tick(10.0)
     rounds.report(number, "b", "late")
     rounds.give_up()
-    assert ends == [({"a": "first"}, ["b"])]
+    assert ends == [({"a": "first"}, ["b"], False)]
+    rounds.begin(["a"], 10.0, lambda *end: ends.append(end))
+    rounds.give_up()
+    assert ends[1:] == [({}, ["a"], True)]
 
 
 def test_the_end_of_one_may_be_the_end_of_all() -> None:
@@ -28,7 +31,7 @@ def test_the_end_of_one_may_be_the_end_of_all() -> None:
     ends: list[str] = []
 
     def begin(name: str) -> None:
-        def ended(reports: Mapping[str, str], silent: Collection[str]) -> None:
+        def ended(reports: Mapping[str, str], silent: Collection[str], given_up: bool) -> None:
             ends.append(name)
             rounds.give_up()  # as when sending what follows brings the pipeline down
 

@@ -17,7 +17,7 @@ from daemon.coordinator.answer import Answer, Refusal
 from daemon.coordinator.disks import ASK_AGAIN_SECONDS, SURVEY_SECONDS
 from daemon.coordinator.kv_verbs import KvVerbs
 from daemon.coordinator.process import Coordinator
-from daemon.coordinator.saved_kv import LOAD_SECONDS, Held, Outcome, SavedKv
+from daemon.coordinator.saved_kv import LOAD_SECONDS, RETRY_SECONDS, Held, Outcome, SavedKv
 from daemon.footprint import Footprint
 from daemon.history import History
 from daemon.layers import LayerRange
@@ -247,7 +247,6 @@ def test_when_one_stage_cannot_none_is_to_hold_it(of: StandIn) -> None:
     assert outcomes[0].why == "b: layers [3] are not to be had"
     assert of.kept == {}
     assert NEW not in of.scheduler.residency.memory
-    assert not of.saved_kv.disks.index.entries
     assert of.notes == [f"kv-not-loaded saved entry {ENTRY[:8]}: {outcomes[0].why}"]
 
 
@@ -264,7 +263,54 @@ def test_who_is_silent_is_not_waited_for_for_ever(
     assert outcomes[0].why == "a did not answer; b did not answer"
     of.saved_kv.save(Held(SEQUENCE, 0, TOKENS), outcomes.append)
     of.saved_kv.pipeline_down()
-    assert "did not answer" in outcomes[1].why
+    assert outcomes[1].why == "the pipeline went down meanwhile"
+
+
+def test_what_could_not_be_read_is_asked_for_again_and_later(
+    of: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything(of)
+    now = 100.0
+    monkeypatch.setattr("daemon.coordinator.saved_kv.time.monotonic", lambda: now)
+    went_on: list[int] = []
+
+    def ask() -> bool:
+        """Whether it waits."""
+        of.saved_kv.before(0, [*TOKENS, 1, 2], lambda: went_on.append(1))
+        return bool(of.said)
+
+    assert ask()
+    of.restored(of.asked(msg.LoadKv)["a"].query, "a disk was pulled out")
+    of.saved_kv.tick(now)
+    assert of.asked(msg.DiskQuery).keys() == {"a", "b", "spare"}
+    assert not ask(), "not each request"
+    of.saved_kv.load(of.saved_kv.disks.index.entries[ENTRY], lambda _: None)
+    assert of.asked(msg.LoadKv), "an operator may try"
+    of.saved_kv.pipeline_down()
+    now += RETRY_SECONDS
+    assert ask()
+    of.restored(of.asked(msg.LoadKv)["a"].query)
+    assert (len(went_on), list(of.kept.values())) == (3, [TOKENS])
+
+
+def test_a_pipeline_that_goes_down_says_nothing_of_the_files(of: StandIn) -> None:
+    everything(of)
+    for _ in range(2):
+        of.saved_kv.before(0, [*TOKENS, 1, 2], lambda: None)
+        assert of.asked(msg.LoadKv), "again as soon as it is up"
+        of.saved_kv.pipeline_down()
+    assert not of.notes
+    assert of.saved_kv.disks.index.entries[ENTRY].covers(LAYERS)
+
+
+def test_nothing_is_read_twice_at_a_time(of: StandIn) -> None:
+    everything(of)
+    outcomes: list[Outcome] = []
+    for _ in range(2):
+        of.saved_kv.load(of.saved_kv.disks.index.entries[ENTRY], outcomes.append)
+    assert len(of.said) == 2, "once per stage"
+    of.restored(of.asked(msg.LoadKv)["a"].query)
+    assert [outcome.why for outcome in outcomes] == ["", ""]
 
 
 def test_a_save_counts_where_it_went_well(of: StandIn) -> None:
