@@ -18,6 +18,7 @@ STATE_COLORS = {
     "joining": "yellow",
     "suspect": "yellow",
     "draining": "yellow",
+    "loading-kv": "yellow",
     "waiting": "yellow",
     "degraded": "red",
     "down": "red",

@@ -12,6 +12,7 @@ from daemon.coordinator import views
 from daemon.coordinator.answer import EXIT_FAILED, EXIT_REFUSED, EXIT_USAGE, Answer, Refusal
 from daemon.coordinator.arguments import BadArguments, typed
 from daemon.coordinator.conversations import Conversations
+from daemon.coordinator.intake import Intake
 from daemon.coordinator.keeping import Keeping
 from daemon.coordinator.kv_verbs import KvVerbs
 from daemon.coordinator.loading import Loading
@@ -31,6 +32,7 @@ MOST_LINES = 2000
 class Clients:
     def __init__(self, coordinator: Coordinator) -> None:
         self._of = coordinator
+        self.intake = Intake(coordinator)
         self.streams = Streams(coordinator)
         self.loading = Loading(coordinator)
         self.conversations = Conversations(coordinator)
@@ -52,7 +54,7 @@ class Clients:
             "model.unload": self.loading.unload,
             "conversation.list": self.conversations.listing,
             "conversation.forget": self.conversations.forget,
-            "generate": self.streams.generate,
+            "generate": self.intake.generate,
             "ps": self._ps,
             "cancel": self.streams.cancel,
             "events": self._events,
@@ -92,6 +94,7 @@ class Clients:
         return verb
 
     def tick(self, now: float) -> None:
+        self.intake.tick(now)
         self.streams.tick(now)
         self.queries.tick(now)
         self.loading.tick()
@@ -113,7 +116,7 @@ class Clients:
             "reason": cluster.why_down or None,
             "model": views.model_view(of.model),
             "active": scheduler["running"],
-            "queued": scheduler["waiting"],
+            "queued": scheduler["waiting"] + len(self.intake.waiting),
             "in_flight": scheduler["in_flight"],
             "tokens_per_second": self.streams.rate(now),
             "reissues": sum(scheduler["reissues"].values()),
@@ -143,7 +146,7 @@ class Clients:
     def _ps(self, answer: Answer, arguments: dict[str, Any]) -> None:
         now = time.monotonic()
         rows = [views.sequence_view(s, now) for s in self._of.scheduler.sequences()]
-        answer.reply({"sequences": rows})
+        answer.reply({"sequences": rows + self.intake.views(now)})
 
     # --- what the nodes know ---
 

@@ -100,8 +100,9 @@ class Coordinator:
         return self._stopping or self.cluster.state == "draining"
 
     @property
-    def _idle(self) -> bool:
-        return next(self.scheduler.sequences(), None) is None
+    def idle(self) -> bool:
+        """Whether no request runs or waits."""
+        return next(self.scheduler.sequences(), None) is None and not self.clients.intake.waiting
 
     def stop(self) -> None:
         """From a signal handler: take no new request, end when the running ones have."""
@@ -113,7 +114,7 @@ class Coordinator:
         self.clients.loading.load_at_start()
         self.clients.conversations.scan()
         try:
-            while not (self._stopping and (self._idle or time.monotonic() > self._stop_at)):
+            while not (self._stopping and (self.idle or time.monotonic() > self._stop_at)):
                 self._turn()
                 if os.getppid() != self._parent:
                     log.warning("shardd is gone: ending")
@@ -275,7 +276,7 @@ class Coordinator:
     def _drained(self) -> None:
         """Let draining nodes go when nothing runs on them any more."""
         for member in self.cluster.members.values():
-            needed = self.cluster.slot_of(member.name) is not None and not self._idle
+            needed = self.cluster.slot_of(member.name) is not None and not self.idle
             if member.draining and member.node and not needed:
                 self.to_node(member.name, msg.Drained(member.name))
 

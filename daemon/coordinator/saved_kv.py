@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -138,27 +138,20 @@ class SavedKv:
 
     # --- loading ---
 
-    def before(self, kv_bits: int, tokens: Sequence[int], go_on: Callable[[], object]) -> None:
-        """Call `go_on` when the stages hold what is saved of these tokens; at once when they hold
-        about as much already, or nothing is saved.
+    def worth_loading(self, kv_bits: int, tokens: tuple[int, ...]) -> tuple[Stored, int] | None:
+        """What is saved of these tokens, and how many more of them it has than the stages hold;
+        None when these are few, and for a while when it could not be read.
         """
-        stored = self._worth_loading(kv_bits, tuple(tokens))
-        if stored is None:
-            go_on()
-        else:
-            self.load(stored, lambda _: go_on())
-
-    def _worth_loading(self, kv_bits: int, tokens: tuple[int, ...]) -> Stored | None:
         if not self.disks.index.entries or not self._of.cluster.up:
             return None
         residency = self._of.scheduler.residency
         reach = residency.memory.reach
         held = residency.index.match(kv_bits, tokens, reach)
         found = self.disks.index.match(kv_bits, tokens, self.disks.layers, reach)
-        if found is None or found[1] < (held[1] if held else 0) + MIN_STORED:
+        if found is None or (more := found[1] - (held[1] if held else 0)) < MIN_STORED:
             return None
         failing = time.monotonic() < self._not_before.get(found[0].entry, float("-inf"))
-        return None if failing else found[0]
+        return None if failing else (found[0], more)
 
     def load(self, stored: Stored, then: Then) -> None:
         """Have every stage hold the entry, under a new id. When one cannot, none is to. What is

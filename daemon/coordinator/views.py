@@ -11,6 +11,7 @@ from daemon.cluster.machine import Cluster
 from daemon.cluster.member import Member
 from daemon.coordinator.models import ServedModel
 from daemon.messages import KvReport
+from daemon.scheduler.request import Request
 from daemon.scheduler.sequence import Sequence
 from daemon.scheduler.trace import PipelineStats
 
@@ -176,6 +177,21 @@ def sequence_view(sequence: Sequence, now: float) -> dict[str, Any]:
         "reissues": sequence.reissues,
         "age": now - sequence.submitted,
         "tokens_per_second": sequence.generated / decoding if decoding > 0 else None,
+    }
+
+
+def loading_kv_view(request: Request, age: float) -> dict[str, Any]:
+    """The same for one that is not scheduled yet: the stages read what is saved of it."""
+    return {
+        "sequence": request.sequence.hex(),
+        "state": "loading-kv",
+        "prompt_tokens": len(request.prompt),
+        "cached_tokens": 0,
+        "output_tokens": 0,
+        "attempt": 0,
+        "reissues": 0,
+        "age": age,
+        "tokens_per_second": None,
     }
 
 

@@ -10,10 +10,9 @@ from typing import Any, cast
 from daemon import messages as msg
 from daemon.coordinator.answer import Answer, Refusal
 from daemon.coordinator.arguments import BadArguments
-from daemon.coordinator.conversations import Conversations
+from daemon.coordinator.clients import Clients
 from daemon.coordinator.models import ServedModel
 from daemon.coordinator.process import Coordinator
-from daemon.coordinator.streams import Streams
 from daemon.coordinator.tokenizer import Tokenizer
 from daemon.engine.quantization import KVQuantization
 from daemon.scheduler import actions as sc
@@ -63,17 +62,18 @@ class StandIn:
         self.scheduler.configure(pipeline, 0.0)
         self._sequences = 0
         self.turns_kept: list[bytes] = []
+        self.saved: tuple[Any, int] | None = None  # of every prompt
+        self.reads: list[Callable[[Any], object]] = []  # that have not ended
         self.saved_kv = SimpleNamespace(
-            keep=self.turns_kept.append, before=lambda kv_bits, tokens, go_on: go_on()
+            keep=self.turns_kept.append,
+            worth_loading=lambda kv_bits, tokens: self.saved,
+            load=lambda stored, then: self.reads.append(then),
         )
+        self.cluster = SimpleNamespace(slots=(), members={})
         of = cast(Coordinator, self)
-        self.conversations = Conversations(of)
-        self.streams = Streams(of)
-        self.clients = SimpleNamespace(
-            conversations=self.conversations,
-            loading=SimpleNamespace(preparing=False),
-            streams=self.streams,
-        )
+        self.clients = Clients(of)
+        self.conversations = self.clients.conversations
+        self.intake, self.streams = self.clients.intake, self.clients.streams
 
     def serve(self, tokenizer: Tokenizer, name: str = "qwen", obstacle: str = "") -> None:
         spec = SimpleNamespace(name=name, digest=f"digest of {name}")
@@ -94,19 +94,29 @@ class StandIn:
             if isinstance(action, sc.Finished):
                 self.streams.finished(action)
 
-    def _say(self, client: bytes, message: msg.Message) -> bool:
+    def say(self, client: bytes, message: msg.Message) -> bool:
         self.heard.append(message)
         return self.connected
 
     # --- what tests do ---
 
+    def answer(self) -> Answer:
+        return Answer(self.say, b"client", 1)
+
     def ask(self, verb: Callable[[Answer, dict[str, Any]], None], **arguments: Any) -> Any:
         """The data of the reply, the refusal, or None while there is none."""
         self.heard.clear()
         try:
-            verb(Answer(self._say, b"client", 1), arguments)
+            verb(self.answer(), arguments)
         except (Refusal, BadArguments) as error:
             return str(error)
+        self.desk.run()
+        return self.last()
+
+    def request(self, verb: str, **arguments: Any) -> Any:
+        """The same by the name of the verb."""
+        self.heard.clear()
+        self.clients.request(b"client", msg.Request(msg.PROTOCOL, 1, verb, arguments))
         self.desk.run()
         return self.last()
 
@@ -122,7 +132,7 @@ class StandIn:
 
     def turn(self, name: str, **arguments: Any) -> Any:
         """Ask for a turn. None when it runs, else why not."""
-        return self.ask(self.streams.generate, conversation=name, **arguments)
+        return self.ask(self.intake.generate, conversation=name, **arguments)
 
     def kv_bits(self) -> int:
         """Of the request that runs."""

@@ -62,7 +62,7 @@ def test_every_turn_begins_with_the_tokens_before(of: StandIn, chatml: Tokenizer
 
 def test_its_first_turn_is_a_request_like_any(of: StandIn, chatml: Tokenizer) -> None:
     for arguments in ({"prompt": "hi"}, {"prompt": "hi", "raw": True}):
-        of.ask(of.streams.generate, **arguments)
+        of.ask(of.intake.generate, **arguments)
         alone = of.prompt()
         assert of.kv_bits() == 0
         of.end(FinishReason.CANCELLED)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from daemon.coordinator.answer import EXIT_USAGE, Answer, Refusal
-from daemon.coordinator.streams import Streams
+from daemon.coordinator.intake import Intake
 from daemon.engine.quantization import KVQuantization
 
 
@@ -28,17 +28,17 @@ ANSWER = Answer(lambda client, message: True, b"client", 1)
 def test_refused_by_name_with_the_reason() -> None:
     of = coordinator(KVQuantization(0, "its attention has sinks"))
     with pytest.raises(Refusal) as caught:
-        Streams(of).generate(ANSWER, {"prompt": "x", "kv_bits": 4})
+        Intake(of).generate(ANSWER, {"prompt": "x", "kv_bits": 4})
     assert caught.value.code == EXIT_USAGE
     assert caught.value.what == "tiny cannot hold its KV in 4 bits"
     assert caught.value.why == "its attention has sinks"
     assert "--kv-bits" in caught.value.todo
     assert of.asked == []
-    Streams(of).generate(ANSWER, {"prompt": "x"})
+    Intake(of).generate(ANSWER, {"prompt": "x"})
     assert len(of.asked) == 1
 
 
 def test_taken_where_it_can_be_done() -> None:
     of = coordinator(KVQuantization(64))
-    Streams(of).generate(ANSWER, {"prompt": "x", "kv_bits": 8})
+    Intake(of).generate(ANSWER, {"prompt": "x", "kv_bits": 8})
     assert len(of.asked) == 1

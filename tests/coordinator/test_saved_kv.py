@@ -5,6 +5,7 @@ stage has said so.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
@@ -81,6 +82,13 @@ class StandIn:
     def keep(self, sequence: bytes, tokens: tuple[int, ...]) -> None:
         assert self.scheduler.residency.expected.begin(sequence, 0, len(tokens))
         self.scheduler.residency.expected.came(sequence, 0, tokens, 0.0)
+
+    def before(self, kv_bits: int, tokens: list[int], go_on: Callable[[], object]) -> None:
+        """A request comes."""
+        if found := self.saved_kv.worth_loading(kv_bits, tuple(tokens)):
+            self.saved_kv.load(found[0], lambda _: go_on())
+        else:
+            go_on()
 
     def restored(self, query: int, why: str = "") -> None:
         """Both stages answer; b with this reason."""
@@ -276,7 +284,7 @@ def test_what_could_not_be_read_is_asked_for_again_and_later(
 
     def ask() -> bool:
         """Whether it waits."""
-        of.saved_kv.before(0, [*TOKENS, 1, 2], lambda: went_on.append(1))
+        of.before(0, [*TOKENS, 1, 2], lambda: went_on.append(1))
         return bool(of.said)
 
     assert ask()
@@ -296,7 +304,7 @@ def test_what_could_not_be_read_is_asked_for_again_and_later(
 def test_a_pipeline_that_goes_down_says_nothing_of_the_files(of: StandIn) -> None:
     everything(of)
     for _ in range(2):
-        of.saved_kv.before(0, [*TOKENS, 1, 2], lambda: None)
+        of.before(0, [*TOKENS, 1, 2], lambda: None)
         assert of.asked(msg.LoadKv), "again as soon as it is up"
         of.saved_kv.pipeline_down()
     assert not of.notes
@@ -389,16 +397,16 @@ def test_verbs_refuse_what_cannot_be(of: StandIn) -> None:
 def test_a_request_waits_for_what_is_saved_of_it(of: StandIn) -> None:
     everything(of)
     went_on: list[str] = []
-    of.saved_kv.before(0, [*TOKENS, 1, 2], lambda: went_on.append("first"))
-    of.saved_kv.before(0, [*TOKENS, 7], lambda: went_on.append("second"))
-    of.saved_kv.before(0, [9, *TOKENS], lambda: went_on.append("other"))
-    of.saved_kv.before(8, [*TOKENS, 1, 2], lambda: went_on.append("other type"))
+    of.before(0, [*TOKENS, 1, 2], lambda: went_on.append("first"))
+    of.before(0, [*TOKENS, 7], lambda: went_on.append("second"))
+    of.before(0, [9, *TOKENS], lambda: went_on.append("other"))
+    of.before(8, [*TOKENS, 1, 2], lambda: went_on.append("other type"))
     assert went_on == ["other", "other type"]
     assert len([m for _, m in of.said if isinstance(m, msg.LoadKv)]) == 2  # once per stage
     of.restored(of.asked(msg.LoadKv)["a"].query)
     assert went_on[2:] == ["first", "second"]
     assert of.kept == {NEW: TOKENS}
-    of.saved_kv.before(0, [*TOKENS, 1, 2], lambda: went_on.append("held"))
+    of.before(0, [*TOKENS, 1, 2], lambda: went_on.append("held"))
     assert went_on[-1] == "held"
     assert not of.said
 
@@ -410,9 +418,9 @@ def test_one_that_fails_strands_no_other(of: StandIn) -> None:
     def fail() -> None:
         raise ZeroDivisionError
 
-    of.saved_kv.before(0, [*TOKENS, 1, 2], fail)
-    of.saved_kv.before(0, [*TOKENS, 7], lambda: went_on.append("second"))
-    of.saved_kv.before(0, [*TOKENS, 8], lambda: went_on.append("third"))
+    of.before(0, [*TOKENS, 1, 2], fail)
+    of.before(0, [*TOKENS, 7], lambda: went_on.append("second"))
+    of.before(0, [*TOKENS, 8], lambda: went_on.append("third"))
     with pytest.raises(ZeroDivisionError):
         of.restored(of.asked(msg.LoadKv)["a"].query)
     assert went_on == ["second", "third"]
@@ -425,7 +433,7 @@ def test_a_request_goes_on_whatever_happens(trouble: str, of: StandIn) -> None:
     if trouble == "no memory":
         footprint = Footprint(1 << 20, 0)
         of.scheduler.residency.memory = Memory((StageMemory(1 << 20, {0: footprint}),))
-    of.saved_kv.before(0, [*TOKENS, 1, 2], lambda: went_on.append(1))
+    of.before(0, [*TOKENS, 1, 2], lambda: went_on.append(1))
     if trouble == "a stage cannot":
         of.restored(of.asked(msg.LoadKv)["a"].query, "damaged")
     elif trouble == "pipeline down":
@@ -439,7 +447,7 @@ def test_little_more_than_is_held_is_not_read(of: StandIn) -> None:
     everything(of)
     of.keep(SEQUENCE, TOKENS[:60])
     went_on: list[int] = []
-    of.saved_kv.before(0, [*TOKENS, 1, 2], lambda: went_on.append(1))
+    of.before(0, [*TOKENS, 1, 2], lambda: went_on.append(1))
     assert went_on == [1]
     assert not of.said
 

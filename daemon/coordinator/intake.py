@@ -1,0 +1,203 @@
+"""Requests before the scheduler has them: from `generate` over the desk, where tokens are made of
+their prompts, until the stages have read what is saved of them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from daemon.coordinator import views
+from daemon.coordinator.answer import (
+    EXIT_DEGRADED,
+    EXIT_FAILED,
+    EXIT_REFUSED,
+    EXIT_USAGE,
+    Answer,
+    Refusal,
+)
+from daemon.coordinator.arguments import Generate
+from daemon.coordinator.loading import explained
+from daemon.coordinator.models import ServedModel
+from daemon.coordinator.running_turn import RunningTurn
+from daemon.coordinator.stop import StopMatcher
+from daemon.coordinator.stream import Stream
+from daemon.kv_bits import EXACT
+from daemon.scheduler import request as rq
+
+if TYPE_CHECKING:
+    from daemon.coordinator.process import Coordinator
+
+MOST_PREPARING = 256  # prompts that wait to be made tokens of
+LEAST_PATIENCE = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """It has begun, and waits for saved KV to be read; at `due` it goes on without."""
+
+    stream: Stream
+    request: rq.Request
+    due: float
+
+
+class Intake:
+    def __init__(self, coordinator: Coordinator) -> None:
+        self._of = coordinator
+        self.waiting: dict[bytes, Waiting] = {}  # by sequence
+
+    def generate(self, answer: Answer, arguments: dict[str, Any]) -> None:
+        wanted = Generate.parse(arguments)
+        model = self._of.model
+        if self._of.closing:
+            raise _draining()
+        if model is None and self._of.clients.loading.preparing:
+            what, why = "the model is being loaded", "its description is still being read"
+            raise Refusal(EXIT_DEGRADED, what, why, "ask again in a moment")
+        if model is None:
+            what, why = "no model is loaded", "nothing can be generated without one"
+            raise Refusal(EXIT_FAILED, what, why, "shardctl model load NAME")
+        if wanted.messages and not wanted.raw and not model.tokenizer.has_chat_template:
+            what, why = f"{model.spec.name} has no chat template", "it is not a chat model"
+            raise Refusal(EXIT_USAGE, what, why, "use a plain prompt (--raw)")
+        if refusal := _kv_refusal(model, wanted.kv_bits or EXACT):
+            raise refusal
+        if self._of.desk.waiting >= MOST_PREPARING:
+            what, why = "too many requests at once", f"{MOST_PREPARING} prompts are waiting"
+            raise Refusal(EXIT_DEGRADED, what, why, "ask again later")
+        began = time.monotonic()
+        work: Callable[[], list[int] | RunningTurn] = partial(_encode, model, wanted)
+        if wanted.conversation:
+            work = self._of.clients.conversations.beginning(model, wanted)
+        self._of.desk.submit(
+            work,
+            lambda prompt: self._prepared(answer, model, wanted, prompt, began),
+            lambda error: self._refuse(
+                answer, wanted, explained("the prompt cannot be read", error)
+            ),
+        )
+
+    def _refuse(self, answer: Answer, wanted: Generate, refusal: Refusal) -> None:
+        if wanted.conversation:
+            self._of.clients.conversations.left(wanted.conversation)
+        answer.refuse(refusal)
+
+    def _prepared(
+        self,
+        answer: Answer,
+        model: ServedModel,
+        wanted: Generate,
+        prepared: list[int] | RunningTurn,
+        began: float,
+    ) -> None:
+        turn = prepared if isinstance(prepared, RunningTurn) else None
+        refusal = _kv_refusal(model, turn.kv_bits) if turn else None
+        if self._of.closing:
+            refusal = _draining()
+        elif model is not self._of.model:
+            what, why = "the model was unloaded", "another took its place meanwhile"
+            refusal = Refusal(EXIT_FAILED, what, why, "ask again")
+        if refusal:
+            self._refuse(answer, wanted, refusal)
+            return
+        kv_bits, prompt = _beginning(wanted, prepared)
+        now, sequence = time.monotonic(), self._of.new_sequence()
+        most = wanted.max_tokens or max(1, self._of.context_length - len(prompt))
+        stops = model.tokenizer.eos_tokens if wanted.stop_at_eos else frozenset[int]()
+        request = rq.Request(sequence, prompt, most, wanted.sampling, stops, kv_bits)
+        raw = turn.raw if turn else wanted.raw or not model.tokenizer.has_chat_template
+        detokenizer = model.tokenizer.detokenizer(continues=raw)
+        matcher = StopMatcher(wanted.stop)
+        stream = Stream(answer, sequence, len(prompt), detokenizer, matcher, began, now, turn)
+        if found := self._of.saved_kv.worth_loading(kv_bits, prompt):
+            stored, more = found
+            self.waiting[sequence] = Waiting(stream, request, now + self._patience(more))
+            self._of.clients.streams.begin(stream, request.params.seed)
+            if sequence in self.waiting:  # its client is there
+                self._of.saved_kv.load(stored, lambda _: self._go_on(sequence))
+        else:
+            self._submit(stream, request)
+
+    def _patience(self, tokens: int) -> float:
+        """As long as computing these tokens would take: whatever comes of waiting, it takes no more
+        than twice as long as not waiting.
+        """
+        members = (self._of.cluster.members[slot.node] for slot in self._of.cluster.slots)
+        slowest = max((m.loaded.prefill_token_seconds for m in members if m.loaded), default=0.0)
+        return max(LEAST_PATIENCE, tokens * slowest)
+
+    def _go_on(self, sequence: bytes) -> None:
+        """If it still waits."""
+        if found := self.waiting.pop(sequence, None):
+            self._submit(found.stream, found.request)
+
+    def _submit(self, stream: Stream, request: rq.Request) -> None:
+        streams = self._of.clients.streams
+        try:
+            started = self._of.scheduler.submit(request, time.monotonic())
+        except rq.RequestError as error:
+            streams.refuse(stream, _refusal(error, stream.turn))
+            return
+        streams.begin(stream, request.params.seed)
+        self._of.perform(started)
+
+    def drop(self, sequence: bytes) -> bool:
+        """Nobody wants it any more. False when it does not wait here."""
+        return self.waiting.pop(sequence, None) is not None
+
+    def tick(self, now: float) -> None:
+        for sequence in [s for s, one in self.waiting.items() if now >= one.due]:
+            self._go_on(sequence)
+
+    def views(self, now: float) -> list[dict[str, Any]]:
+        """Rows of `ps`."""
+        return [
+            views.loading_kv_view(one.request, now - one.stream.began)
+            for one in self.waiting.values()
+        ]
+
+
+def _draining() -> Refusal:
+    what, why = "the cluster is draining", "it takes no new request before a node leaves"
+    return Refusal(EXIT_REFUSED, what, why, "ask again later")
+
+
+def _kv_refusal(model: ServedModel, kv_bits: int) -> Refusal | None:
+    why = model.info.kv_quantization.refusal(kv_bits)
+    what = f"{model.spec.name} cannot hold its KV in {kv_bits} bits"
+    return Refusal(EXIT_USAGE, what, why, "use --kv-bits 0") if why else None
+
+
+def _refusal(error: rq.RequestError, turn: RunningTurn | None) -> Refusal:
+    if error.refusal is rq.Refusal.BUSY:
+        code, todo = EXIT_DEGRADED, "ask again later"
+    elif turn and turn.turns > 1 and error.refusal is rq.Refusal.OVER_CONTEXT:
+        what = f"conversation {turn.name} has come to the end of the context"
+        todo = f"begin another one, or `shardctl kv evict {turn.name} --forget` and begin it anew"
+        return Refusal(EXIT_REFUSED, what, str(error), todo)
+    else:
+        code, todo = EXIT_USAGE, "shorten it"
+    return Refusal(code, "the request cannot be taken", str(error), todo)
+
+
+def _beginning(wanted: Generate, prepared: list[int] | RunningTurn) -> tuple[int, tuple[int, ...]]:
+    """The type of its KV, and its prompt's tokens."""
+    if isinstance(prepared, RunningTurn):
+        return prepared.kv_bits, prepared.prompt.tokens
+    return wanted.kv_bits or EXACT, tuple(prepared)
+
+
+def _encode(model: ServedModel, wanted: Generate) -> list[int]:
+    """The prompt's tokens."""
+    tokenizer = model.tokenizer
+    if wanted.messages and not wanted.raw:
+        return tokenizer.encode_chat(wanted.messages)
+    if wanted.messages:
+        return tokenizer.encode("\n".join(m["content"] for m in wanted.messages))
+    prompt = wanted.prompt or ""
+    if wanted.raw or not tokenizer.has_chat_template:
+        return tokenizer.encode(prompt)
+    return tokenizer.encode_chat([{"role": "user", "content": prompt}])
