@@ -13,7 +13,7 @@ from ctl.render.lists import short_id
 from ctl.render.table import clean
 from ctl.render.units import number, size
 from ctl.session import Session
-from ctl.target import LIST, Row, Target, ambiguous, id_of, target, unheld
+from ctl.target import Row, Target, ambiguous, id_of, target, unheld
 
 if TYPE_CHECKING:
     from ctl.client import Client
@@ -173,14 +173,9 @@ def load(
 ) -> None:
     """Read what was saved into memory."""
     with session.client() as client:
-        wanted = target(client, what)
-        if dry_run:
-            data = wanted.held(client)
-            if data.get("state") != "saved" and data.get("disk_bytes") is None:
-                why = "it is not on disk"
-                raise CommandError(ExitCode.FAILED, f"cannot load {what!r}", why, LIST)
-        else:
-            data = client.request("kv.load", **wanted.argument("entry"))
+        # Which entry that is only the coordinator knows: it goes by the conversation's tokens.
+        wanted = target(client, what).argument("entry")
+        data = client.request("kv.load", dry_run=dry_run, **wanted)
     _moved(session, data, "would load" if dry_run else "loaded", dry_run)
 
 

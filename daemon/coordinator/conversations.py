@@ -44,7 +44,7 @@ def _brief(c: Conversation) -> Brief:
     return Brief(c.model, c.raw, c.kv_bits, c.turns, c.tokens, c.sequence, c.updated)
 
 
-def _unknown(name: str) -> Refusal:
+def unknown(name: str) -> Refusal:
     what, why = f"no conversation {name}", "it was forgotten, or never was"
     return Refusal(EXIT_FAILED, what, why, "see `shardctl kv list`")
 
@@ -81,7 +81,7 @@ class Conversations:
         at_hand = self._at_hand(name)
         self._of.desk.submit(
             lambda: at_hand or self._archive.read(name),
-            lambda found: then(found) if found else answer.refuse(_unknown(name)),
+            lambda found: then(found) if found else answer.refuse(unknown(name)),
             lambda error: answer.refuse(explained(f"conversation {name} cannot be used", error)),
         )
 
@@ -230,7 +230,7 @@ class Conversations:
             raise BadArguments("which conversation? give its name")
         self._check_idle(name)
         if name not in self._known:
-            raise _unknown(name)
+            raise unknown(name)
         for held in (self._known, self._kept, self._unsaved):
             held.pop(name, None)
         self._of.desk.submit(

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from daemon.coordinator.answer import EXIT_DEGRADED, EXIT_FAILED, Answer, Refusal
 from daemon.coordinator.arguments import BadArguments, conversation_name, typed
 from daemon.coordinator.conversation import Conversation
+from daemon.coordinator.conversations import unknown
 from daemon.coordinator.saved_kv import Held, Outcome
-from daemon.scheduler.stored import MIN_STORED
+from daemon.scheduler.stored import MIN_STORED, Stored
 
 if TYPE_CHECKING:
     from daemon.coordinator.process import Coordinator
@@ -21,35 +22,46 @@ class KvVerbs:
 
     def save(self, answer: Answer, arguments: dict[str, Any]) -> None:
         """Answered when every stage has its part on the disk."""
-        if name := conversation_name(arguments):
-            sequence = self._of.clients.conversations.sequence_of(name)
-            arguments = {"sequence": sequence.hex() if sequence else name}
-        prefix = _prefix(arguments, "sequence")
-        self._check_up("cannot save")
-        held = {one.sequence.hex(): one for one in self._held()}
-        found = held[_only(held, prefix, "sequence", "see `shardctl kv` for what is held")]
+        if refusal := self._down("cannot save"):
+            raise refusal
+        found = self._one_held(arguments)
         if (count := len(found.tokens)) < MIN_STORED:
             what, why = (
-                f"cannot save sequence {prefix[:8]}",
+                f"cannot save sequence {found.sequence.hex()[:8]}",
                 f"the stages hold {count} tokens of it",
             )
             todo = f"with fewer than {MIN_STORED} nothing would be won"
             raise Refusal(EXIT_FAILED, what, why, todo)
         self._of.saved_kv.save(found, lambda outcome: _tell(answer, outcome, "save"))
 
+    def _one_held(self, arguments: Mapping[str, Any]) -> Held:
+        held = {one.sequence.hex(): one for one in self._held()}
+        if name := conversation_name(arguments):
+            sequence = self._of.clients.conversations.sequence_of(name)
+            if sequence is None:
+                raise unknown(name)
+            if sequence.hex() not in held:
+                what, why = f"cannot save {name}", "the stages hold nothing of it"
+                raise Refusal(EXIT_FAILED, what, why, "see `shardctl kv` for what is held")
+            return held[sequence.hex()]
+        prefix = _prefix(arguments, "sequence")
+        return held[_only(held, prefix, "sequence", "see `shardctl kv` for what is held")]
+
     def load(self, answer: Answer, arguments: dict[str, Any]) -> None:
-        """Answered when every stage holds it. Of a conversation: what has most of it."""
-        self._check_up("cannot load")
+        """Answered when every stage holds it; with `dry_run` at once, by what would be read. Of a
+        conversation: what has most of it.
+        """
+        dry_run = typed(arguments, "dry_run", bool, False)
         if name := conversation_name(arguments):
             conversations = self._of.clients.conversations
-            conversations.recall(name, lambda found: self._load_of(answer, found), answer)
+            conversations.recall(name, lambda found: self._load_of(answer, found, dry_run), answer)
             return
         prefix = _prefix(arguments, "entry")
         known = self._of.saved_kv.disks.index.entries
         found = known[_only(known, prefix, "saved entry", "see `shardctl kv` for what is saved")]
-        self._of.saved_kv.load(found, lambda outcome: _tell(answer, outcome, "load"))
+        self._load(answer, found, dry_run)
 
-    def _load_of(self, answer: Answer, conversation: Conversation) -> None:
+    def _load_of(self, answer: Answer, conversation: Conversation, dry_run: bool) -> None:
         disks, reach = self._of.saved_kv.disks, self._of.scheduler.residency.memory.reach
         tokens = (*conversation.turn.tokens, 0)  # any that follows
         found = disks.index.match(conversation.kv_bits, tokens, disks.layers, reach)
@@ -57,7 +69,15 @@ class KvVerbs:
             what, why = f"nothing of {conversation.name} is saved", "it was removed, or never was"
             answer.fail(EXIT_FAILED, what, why, "see `shardctl kv` for what is saved")
             return
-        self._of.saved_kv.load(found[0], lambda outcome: _tell(answer, outcome, "load"))
+        self._load(answer, found[0], dry_run)
+
+    def _load(self, answer: Answer, stored: Stored, dry_run: bool) -> None:
+        if refusal := self._down("cannot load"):  # perhaps only since it was asked for
+            answer.refuse(refusal)
+        elif dry_run:
+            answer.reply(_view(None, stored.entry, stored.length, stored.nbytes, None))
+        else:
+            self._of.saved_kv.load(stored, lambda outcome: _tell(answer, outcome, "load"))
 
     def _held(self) -> Iterable[Held]:
         """What is kept, and what runs, as far as its results have come: so much every stage has."""
@@ -67,10 +87,11 @@ class KvVerbs:
             tokens = tuple(sequence.history.tokens[: sequence.proven])
             yield Held(sequence.id, sequence.request.kv_bits, tokens)
 
-    def _check_up(self, what: str) -> None:
-        if not self._of.cluster.up:
-            why = self._of.cluster.why_down
-            raise Refusal(EXIT_DEGRADED, what, why, "ask again when `shardctl status` says ready")
+    def _down(self, what: str) -> Refusal | None:
+        if self._of.cluster.up:
+            return None
+        why, todo = self._of.cluster.why_down, "ask again when `shardctl status` says ready"
+        return Refusal(EXIT_DEGRADED, what, why, todo)
 
 
 def _prefix(arguments: Mapping[str, Any], name: str) -> str:
@@ -94,11 +115,17 @@ def _tell(answer: Answer, outcome: Outcome, verb: str) -> None:
         what = f"cannot {verb} {outcome.entry[:8]}"
         answer.fail(EXIT_FAILED, what, outcome.why, "see `shardctl logs` of these nodes")
         return
-    data = {
-        "sequence": outcome.sequence.hex(),
-        "entry": outcome.entry,
-        "tokens": outcome.tokens,
-        "bytes": outcome.nbytes,
-        "seconds": outcome.seconds,
+    sequence, tokens = outcome.sequence.hex(), outcome.tokens
+    answer.reply(_view(sequence, outcome.entry, tokens, outcome.nbytes, outcome.seconds))
+
+
+def _view(
+    sequence: str | None, entry: str, tokens: int, nbytes: int, seconds: float | None
+) -> dict[str, Any]:
+    return {
+        "sequence": sequence,
+        "entry": entry,
+        "tokens": tokens,
+        "bytes": nbytes,
+        "seconds": seconds,
     }
-    answer.reply(data)

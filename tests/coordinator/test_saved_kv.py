@@ -29,7 +29,7 @@ from daemon.scheduler.stored import pack
 from daemon.storage.manifest import Identity
 
 DIGEST = "ab" * 32
-TOKENS = tuple(random.Random(3).randrange(500) for _ in range(100))
+TOKENS = tuple(random.Random(3).choices(range(500), k=100))
 HASH = History(TOKENS).hash_at(len(TOKENS))
 ENTRY = Identity(DIGEST, 0, len(TOKENS), HASH).entry
 SEQUENCE, NEW = b"s" * 16, b"\1" * 16
@@ -366,12 +366,29 @@ def test_verbs_take_a_conversation(of: StandIn) -> None:
     of.keep(SEQUENCE, TOKENS[:80])
     of.verbs.save(of.answer(), {"conversation": "talk"})
     assert of.asked(msg.SaveKv)["a"].sequence == SEQUENCE
-    with pytest.raises(Refusal, match="none begins so"):
-        of.verbs.save(of.answer(), {"conversation": "other"})
+    of.keep(b"k" * 16, TOKENS[10:])
+    with pytest.raises(Refusal, match="no conversation 6b: it was forgotten, or never was"):
+        of.verbs.save(of.answer(), {"conversation": "6b"})  # which an id begins with
+    assert of.scheduler.residency.evict(SEQUENCE)
+    with pytest.raises(Refusal, match="cannot save talk: the stages hold nothing of it"):
+        of.verbs.save(of.answer(), {"conversation": "talk"})
     turn = SimpleNamespace(tokens=(*TOKENS, 4))
     of.conversation = SimpleNamespace(name="talk", kv_bits=0, turn=turn)
     of.verbs.load(of.answer(), {"conversation": "talk"})
     assert of.asked(msg.LoadKv)["a"].tokens == len(TOKENS)
+    of.saved_kv.pipeline_down()
+    of.replies.clear()
+    for arguments in ({"conversation": "talk"}, {"entry": ENTRY[:4]}):
+        of.verbs.load(of.answer(), {**arguments, "dry_run": True})
+        assert of.replies.pop().data == {
+            "sequence": None, "entry": ENTRY, "tokens": 100, "bytes": 20, "seconds": None
+        }  # fmt: skip
+    of.cluster.up = False  # while the conversation was read
+    of.verbs.load(of.answer(), {"conversation": "talk"})
+    (refused,) = of.replies
+    assert (refused.code, refused.what, refused.why) == (3, "cannot load", "x")
+    assert not of.said
+    of.cluster.up = True
     turn.tokens = (7, *TOKENS)
     of.verbs.load(of.answer(), {"conversation": "talk"})
     assert of.replies[-1].what == "nothing of talk is saved"
@@ -386,8 +403,10 @@ def test_verbs_refuse_what_cannot_be(of: StandIn) -> None:
         with pytest.raises(Refusal, match=why):
             of.verbs.save(of.answer(), arguments)
     of.cluster.up = False
-    with pytest.raises(Refusal, match="cannot load"):
-        of.verbs.load(of.answer(), {"entry": ENTRY})
+    of.verbs.load(of.answer(), {"entry": ENTRY})
+    assert of.replies[-1].what == "cannot load"
+    with pytest.raises(Refusal, match="cannot save"):
+        of.verbs.save(of.answer(), {"sequence": SEQUENCE.hex()})
     assert not of.said
 
 

@@ -134,7 +134,6 @@ def test_loading_a_model(ctl, coordinator):
         (("kv", "evict", "ab"), "kv.evict"),
         (("kv", "evict", "notes", "--forget"), "conversation.forget"),
         (("kv", "save", "ab"), "kv.save"),
-        (("kv", "load", "cd"), "kv.load"),
     ],
 )
 def test_a_dry_run_changes_nothing(ctl, coordinator, words, verb):
@@ -155,7 +154,6 @@ def test_a_dry_run_changes_nothing(ctl, coordinator, words, verb):
         (("kv", "pin", "nobody"), 1, "no conversation has that name"),
         (("kv", "show", "ee"), 1, "no KV of 'ee'"),
         (("kv", "pin", "ee", "--dry-run"), 1, "no KV of 'ee'"),
-        (("kv", "load", "ab", "--dry-run"), 1, "it is not on disk"),
         (("kv", "evict", "ab", "--all"), 2, "give --all"),
         (("kv", "evict", "--dry-run"), 2, "give --all"),
         (("kv", "evict", "ab", "--forget"), 2, "only a conversation can be forgotten"),

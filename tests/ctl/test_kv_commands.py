@@ -24,8 +24,8 @@ def test_entries_and_conversations_are_told_apart_in_jsonl(ctl, coordinator):
         (("evict", "notes"), "kv.evict", {"conversation": "notes"}),
         (("evict", "--all"), "kv.evict", {"sequence": "all"}),
         (("save", "ab"), "kv.save", {"sequence": "ab"}),
-        (("load", "cd"), "kv.load", {"entry": "cd"}),
-        (("load", "notes"), "kv.load", {"conversation": "notes"}),
+        (("load", "cd"), "kv.load", {"entry": "cd", "dry_run": False}),
+        (("load", "notes"), "kv.load", {"conversation": "notes", "dry_run": False}),
         (("evict", "notes", "--forget"), "kv.evict", {"conversation": "notes"}),
         (("evict", "notes", "--forget"), "conversation.forget", {"conversation": "notes"}),
     ],
@@ -34,6 +34,18 @@ def test_a_conversation_is_named_and_a_sequence_by_its_id(ctl, coordinator, word
     fake = coordinator(**SCRIPTS)
     assert ctl("kv", *words, "--endpoint", fake.endpoint).returncode == 0
     assert fake.wait_for(verb).arguments == arguments
+
+
+def test_what_a_load_would_read_the_coordinator_says(ctl, coordinator):
+    """After a restart nothing is held, and what is saved has other ids than sequences."""
+    would = {"sequence": None, "entry": CD, "tokens": 1023, "bytes": 2_000_000, "seconds": None}
+    nothing = reply({**KV_ALL, "entries": []})
+    fake = coordinator(**{**SCRIPTS, "kv": nothing, "kv_load": reply(would)})
+    for word, argument in (("notes", "conversation"), ("cd", "entry")):
+        done = ctl("kv", "load", word, "--dry-run", "--endpoint", fake.endpoint)
+        assert (done.returncode, done.stdout) == (0, "would load cdcdcdcdcdcd, 1 023 tokens\n")
+        asked = fake.requests[-1]
+        assert (asked.verb, asked.arguments) == ("kv.load", {argument: word, "dry_run": True})
 
 
 def test_a_name_goes_before_an_id(ctl, coordinator):
