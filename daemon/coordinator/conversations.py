@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from daemon import logs
 from daemon.coordinator.answer import EXIT_FAILED, EXIT_REFUSED, Answer, Refusal
 from daemon.coordinator.archive import Archive
 from daemon.coordinator.arguments import BadArguments, Generate, conversation_name
@@ -22,6 +23,8 @@ from daemon.coordinator.running_turn import RunningTurn, begin
 
 if TYPE_CHECKING:
     from daemon.coordinator.process import Coordinator
+
+log = logs.get("conversations")
 
 MOST = 1000  # that there may be
 KEPT = 32  # in memory; the others are read when they go on
@@ -161,9 +164,9 @@ class Conversations:
         )
 
     def _scanned(self, name: str, found: Conversation | None) -> None:
+        if found and name in self._known and self._known[name] is None:
+            self._known[name] = _brief(found)  # else it was forgotten, or went on, meanwhile
         self._drop_unread(name)
-        if found:
-            self._known.setdefault(name, _brief(found))  # or a turn of it has ended meanwhile
         self.scan()
 
     def _not_scanned(self, name: str, error: BaseException) -> None:
@@ -225,19 +228,37 @@ class Conversations:
         answer.reply({"conversations": rows})
 
     def forget(self, answer: Answer, arguments: dict[str, Any]) -> None:
+        """With its file, and what the nodes have saved of it."""
         name = conversation_name(arguments)
         if name is None:
             raise BadArguments("which conversation? give its name")
         self._check_idle(name)
         if name not in self._known:
             raise unknown(name)
+        at_hand = self._at_hand(name)
         for held in (self._known, self._kept, self._unsaved):
             held.pop(name, None)
+
+        def forgotten(found: Conversation | None) -> None:
+            if found:
+                self._of.saved_kv.forget(found.digest, found.kv_bits, found.turn.tokens)
+            answer.reply({"forgotten": name})
+
         self._of.desk.submit(
-            partial(self._archive.remove, name),
-            lambda _: answer.reply({"forgotten": name}),
+            partial(self._removed, name, at_hand),
+            forgotten,
             lambda error: answer.refuse(explained(f"cannot forget {name}", error)),
         )
+
+    def _removed(self, name: str, at_hand: Conversation | None) -> Conversation | None:
+        """What it was, as far as that can be read. Work for the desk."""
+        found = at_hand
+        try:
+            found = found or self._archive.read(name)
+        except Refusal as refusal:
+            log.warning("what is saved of %s stays on the disks: %s", name, refusal)
+        self._archive.remove(name)
+        return found
 
     def check_integrity(self) -> None:
         assert self._unsaved.keys() <= self._known.keys(), "conversations: unsaved, but unknown"

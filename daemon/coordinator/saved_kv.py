@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -61,6 +61,8 @@ class SavedKv:
     def __init__(self, coordinator: Coordinator) -> None:
         self._of = coordinator
         self.disks = Disks(coordinator)
+        self._saving: dict[str, bytes] = {}  # by entry, its tokens
+        self._forgotten: set[str] = set()  # of these
         self._loading: dict[str, list[Then]] = {}  # by entry
         self._not_before: dict[str, float] = {}  # entries that could not be read
         self._refused = False  # whether the last save was
@@ -94,13 +96,19 @@ class SavedKv:
         """
         began = time.monotonic()
         slots, identity = self._of.cluster.slots, held.identity(self.disks.digest)
+        self._saving[identity.entry] = pack(held.tokens)
+        self._forgotten.discard(identity.entry)
 
         def ended(
             reports: Mapping[str, msg.KvSaved], silent: Collection[str], given_up: bool
         ) -> None:
             why = WENT_DOWN if given_up else _trouble(reports, silent)
             self.disks.changed(slot.node for slot in slots)
-            if identity.digest == self.disks.digest:
+            self._saving.pop(identity.entry, None)
+            if identity.entry in self._forgotten:
+                self._forgotten.discard(identity.entry)
+                self._drop(identity.digest, identity.entry, self._of.cluster.members)
+            elif identity.digest == self.disks.digest:
                 layers = {slot.node: slot.layers for slot in slots}
                 for node, report in reports.items():
                     if not report.why:
@@ -128,10 +136,28 @@ class SavedKv:
         if stored is None or self._of.scheduler.residency.memory.reach is not None:
             return
         for shorter in self.disks.index.prefixes(stored):
-            drop = msg.DropKv(self._of.cluster.term, self.disks.digest, shorter.entry)
-            for node in {piece.node for piece in shorter.pieces}:
-                self._of.to_stage(node, drop)
-            self.disks.index.drop(shorter.entry)
+            nodes = {piece.node for piece in shorter.pieces}
+            self._drop(self.disks.digest, shorter.entry, nodes)
+
+    def _drop(self, digest: str, entry: str, nodes: Iterable[str]) -> None:
+        for node in nodes:
+            self._of.to_stage(node, msg.DropKv(self._of.cluster.term, digest, entry))
+        self.disks.index.drop(entry)
+
+    def forget(self, digest: str, kv_bits: int, tokens: tuple[int, ...]) -> None:
+        """Have every node delete what is saved of these tokens, and of what they begin with. Of a
+        model that is not loaded only what all of them left is known.
+        """
+        ends = (tokens, tokens[:-1])  # the last one need not have been computed
+        entries = {Held(b"", kv_bits, end).identity(digest).entry for end in ends}
+        if digest == self.disks.digest:
+            packed = pack(tokens)
+            known = {name: stored.tokens for name, stored in self.disks.index.entries.items()}
+            known |= self._saving
+            entries |= {name for name, saved in known.items() if packed.startswith(saved)}
+        self._forgotten |= entries & self._saving.keys()
+        for entry in entries:
+            self._drop(digest, entry, self._of.cluster.members)
 
     def saved(self, message: msg.KvSaved) -> None:
         self._saves.report(message.query, message.node, message)

@@ -64,7 +64,9 @@ class StandIn:
         self.turns_kept: list[bytes] = []
         self.saved: tuple[Any, int] | None = None  # of every prompt
         self.reads: list[Callable[[Any], object]] = []  # that have not ended
+        self.kv_forgotten: list[tuple[str, int, tuple[int, ...]]] = []
         self.saved_kv = SimpleNamespace(
+            forget=lambda *what: self.kv_forgotten.append(what),
             keep=self.turns_kept.append,
             worth_loading=lambda kv_bits, tokens: self.saved,
             load=lambda stored, then: self.reads.append(then),

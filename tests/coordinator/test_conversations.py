@@ -377,6 +377,36 @@ def test_forgotten_it_begins_anew(of: StandIn, chatml: Tokenizer, tmp_path: Path
     assert "one" not in chatml.text(of.prompt())
 
 
+def test_what_is_forgotten_while_it_is_read_stays_forgotten(
+    of: StandIn, chatml: Tokenizer, tmp_path: Path
+) -> None:
+    say(of, chatml, "one", "a")
+    later = StandIn(tmp_path)
+    later.conversations.scan()
+    later.ask(later.conversations.forget, conversation="talk")
+    assert later.ask(later.conversations.listing) == {"conversations": []}
+    later.serve(chatml)
+    assert later.turn("Talk", prompt="two") is None, "the name is free"
+
+
+def test_its_saved_kv_is_forgotten_too(of: StandIn, chatml: Tokenizer, tmp_path: Path) -> None:
+    of.turn("talk", prompt="one", kv_bits=8)
+    prompt = of.prompt()
+    of.deliver(spelt(chatml, "a b"))
+    of.end()
+    text = (path := tmp_path / "conversations" / "talk.json").read_text()
+    what = ("digest of qwen", 8, (*prompt, *spelt(chatml, "a b")))
+    later = StandIn(tmp_path)
+    for one in (of, later):  # at hand, and on disk only
+        path.write_text(text)
+        assert one.ask(one.conversations.forget, conversation="talk") == {"forgotten": "talk"}
+        assert one.kv_forgotten == [what]
+    path.write_text("{}")
+    damaged = StandIn(tmp_path)
+    assert damaged.ask(damaged.conversations.forget, conversation="talk")["forgotten"] == "talk"
+    assert not path.exists()
+
+
 def test_there_is_a_most_and_case_does_not_tell_names_apart(
     of: StandIn, chatml: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

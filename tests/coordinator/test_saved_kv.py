@@ -498,6 +498,35 @@ def test_a_turn_is_saved_once_and_replaces_those_before(of: StandIn) -> None:
     }  # fmt: skip
 
 
+def dropped(of: StandIn) -> set[tuple[str, str, str]]:
+    found = {(node, m.digest, m.entry) for node, m in of.said if isinstance(m, msg.DropKv)}
+    of.said.clear()
+    return found
+
+
+def test_what_is_forgotten_is_deleted_on_every_node(of: StandIn) -> None:
+    everything(of)
+    queries: list[int] = []
+    for sequence, tokens in ((SEQUENCE, (9, *TOKENS)), (b"k" * 16, (*TOKENS, 1))):
+        of.keep(sequence, tokens)
+        of.saved_kv.keep(sequence)
+        queries.append(of.asked(msg.SaveKv)["a"].query)
+    other = Held(SEQUENCE, 0, (9, *TOKENS)).identity(DIGEST).entry
+    saving = Held(SEQUENCE, 0, (*TOKENS, 1)).identity(DIGEST).entry
+    of.saved_kv.forget(DIGEST, 0, (*TOKENS, 1, 2))
+    nodes = ("a", "b", "spare")
+    assert dropped(of) >= {(node, DIGEST, entry) for node in nodes for entry in (ENTRY, saving)}
+    assert not of.saved_kv.disks.index.entries
+    for query in queries:
+        for node in ("a", "b"):
+            of.saved_kv.saved(msg.KvSaved(query, node, 100, 30, 0.1, ""))
+    assert dropped(of) == {(node, DIGEST, saving) for node in nodes}, "when it is written at last"
+    assert of.saved_kv.disks.index.entries.keys() == {other}
+    of.saved_kv.forget("cd" * 32, 8, TOKENS)
+    left = Held(SEQUENCE, 8, TOKENS[:-1]).identity("cd" * 32).entry
+    assert ("spare", "cd" * 32, left) in dropped(of), "of a model that is not loaded"
+
+
 def test_what_is_short_unknown_or_unwanted_is_not_saved(of: StandIn) -> None:
     of.saved_kv.tick(0.0)
     of.said.clear()
