@@ -1,8 +1,8 @@
 """The coordinator process: requests in, tokens out, and the cluster kept in its layout.
 
 One thread, one blocking poll over the control socket, the results' link and the desk where slow
-work is done. All decisions are made by `cluster.Cluster` and `scheduler.Scheduler`; this file
-carries their actions out and tells them what happened.
+work is done. All decisions are made by `cluster.Cluster` and `scheduler.Scheduler`, and both are
+told what happened. What the first asks for is carried out here, what the second does by `Pipe`.
 """
 
 from __future__ import annotations
@@ -27,17 +27,15 @@ from daemon.control import open_router
 from daemon.coordinator.clients import Clients
 from daemon.coordinator.desk import Desk
 from daemon.coordinator.models import Catalogue, ServedModel
-from daemon.coordinator.reception import INVENTORY, Reception
+from daemon.coordinator.pipe import Pipe
+from daemon.coordinator.reception import Reception
 from daemon.coordinator.saved_kv import SavedKv
 from daemon.coordinator.term import next_term
 from daemon.ring import MAX_CHUNK_TOKENS, Ring
 from daemon.scheduler import actions as sc
-from daemon.scheduler.pipeline import Limits, Pipeline, StageCost
+from daemon.scheduler.pipeline import Limits
 from daemon.scheduler.scheduler import Scheduler
-from daemon.service import settle
 from transports.address import Address
-from transports.errors import AddressError, TransportError
-from transports.frame import Frame
 
 log = logs.get("coordinator")
 
@@ -47,7 +45,6 @@ DEFAULT_CONTEXT = 131072  # for a model whose configuration does not say
 KEPT_EVENTS = 1000
 SEND_SECONDS = 0.05  # everybody waits while one frame cannot be handed over
 CONNECT_SECONDS = 1.0
-FRAMES_PER_TURN = 64
 
 
 class Coordinator:
@@ -79,9 +76,7 @@ class Coordinator:
         results = str(replace(Address.parse(config.node.data_address), port=0))
         networks = config.security.plain_networks
         self._ring = Ring(self._context, results, networks, SEND_SECONDS, CONNECT_SECONDS)
-        self._todo: deque[sc.Action] = deque()
-        self._performing = False
-        self._incarnations: dict[str, str] = {}
+        self._pipe = Pipe(self, self._ring)
         self._poller = zmq.Poller()
         self._poller.register(self._router, zmq.POLLIN)
         self._poller.register(self.desk.wake, zmq.POLLIN)
@@ -132,7 +127,7 @@ class Coordinator:
         if self._router in ready:
             self._reception.take(self._router)
         if self._ring.pollable in ready:
-            self._take_results()
+            self._pipe.take_results()
         if self.desk.wake in ready:
             self.desk.finish()
         now = time.monotonic()
@@ -186,7 +181,7 @@ class Coordinator:
                 case cl.ToStage():
                     self.to_stage(action.node, action.message)
                 case cl.PipelineUp():
-                    self._pipeline_up(action)
+                    self._pipe.up(action)
                 case cl.PipelineDown():
                     self.note("pipeline-down", "", action.why)
                     self.perform(self.scheduler.configure(None, time.monotonic()))
@@ -213,31 +208,6 @@ class Coordinator:
     def _to(self, peer: str, message: msg.Message) -> None:
         if not self.say(peer.encode(), message):
             log.warning("%s not reached with %s", peer, type(message).__name__)
-
-    def _pipeline_up(self, up: cl.PipelineUp) -> None:
-        try:
-            self._ring.connect(up.first_address)
-        except AddressError as error:  # every send will fail and say so
-            self.note("link-failed", "coordinator", str(error))
-        costs = zip(up.step_seconds, up.prefill_token_seconds, strict=True)
-        pipeline = Pipeline(
-            up.term,
-            up.epoch,
-            tuple(StageCost(steps, prefill) for steps, prefill in costs),
-            self.context_length,
-            MAX_CHUNK_TOKENS,
-            up.mixed,
-            up.memory,
-        )
-        # A stage process that was not in the last layout holds nothing: replay from the start at
-        # once, rather than
-        # wait for its Nack.
-        fresh = any(self._incarnations.get(n) != i for n, i in up.kept.items())
-        self._incarnations = dict(up.kept)
-        held: dict[bytes, int] | None = {} if fresh else None
-        self.perform(self.scheduler.configure(pipeline, time.monotonic(), held))
-        self.clients.streams.waiting(None)
-        settle()  # the tokenizer's libraries, above all
 
     @property
     def context_length(self) -> int:
@@ -282,53 +252,8 @@ class Coordinator:
 
     # --- scheduler ---
 
-    def _take_results(self) -> None:
-        for _ in range(FRAMES_PER_TURN):
-            frame = self._ring.receive()
-            if frame is None:
-                return
-            self.perform(self.scheduler.result(frame, time.monotonic()))
-
     def perform(self, actions: Iterable[sc.Action]) -> None:
-        """What an action leads to comes after those that are already to be done. Frames go first: a
-        stage waits for them, while a client's text may come a moment later."""
-        self._todo.extend(sorted(actions, key=lambda action: not isinstance(action, sc.Send)))
-        if self._performing:
-            return
-        self._performing = True
-        try:
-            while self._todo:
-                self._perform(self._todo.popleft())
-        finally:
-            self._performing = False
-
-    def _perform(self, action: sc.Action) -> None:
-        match action:
-            case sc.Send():
-                self._send(action.frame)
-            case sc.Deliver():
-                self.clients.streams.deliver(action)
-            case sc.Finished():
-                self.clients.streams.finished(action)
-            case sc.Revoke():
-                revoke = msg.Revoke(self.cluster.term, action.sequence, action.attempt)
-                for slot in self.cluster.slots:
-                    self.to_stage(slot.node, revoke)
-            case sc.Inquire():
-                for slot in self.cluster.slots:
-                    self.to_stage(slot.node, msg.KvQuery(INVENTORY))
-            case sc.Suspect():
-                self.note("overdue", "", f"microbatch {action.microbatch}: {action.why}")
-                self.happened(cl.FrameOverdue(action.microbatch))
-
-    def _send(self, frame: Frame) -> None:
-        if not self.cluster.up:
-            return  # the pipeline went down under this action: all of it is issued again
-        try:
-            self._ring.send(frame)
-        except TransportError as error:
-            self.note("link-failed", "coordinator", str(error))
-            self.perform(self.scheduler.link_failed(time.monotonic(), frame.microbatch))
+        self._pipe.perform(actions)
 
     # --- people ---
 

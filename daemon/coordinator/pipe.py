@@ -1,0 +1,105 @@
+"""The pipe from the coordinator: frames out, results in, and what else the scheduler asks for."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from daemon import messages as msg
+from daemon.cluster import events as cl
+from daemon.coordinator.reception import INVENTORY
+from daemon.ring import MAX_CHUNK_TOKENS, Ring
+from daemon.scheduler import actions as sc
+from daemon.scheduler.pipeline import Pipeline, StageCost
+from daemon.service import settle
+from transports.errors import AddressError, TransportError
+from transports.frame import Frame
+
+if TYPE_CHECKING:
+    from daemon.coordinator.process import Coordinator
+
+FRAMES_PER_TURN = 64
+
+
+class Pipe:
+    def __init__(self, coordinator: Coordinator, ring: Ring) -> None:
+        self._of = coordinator
+        self._ring = ring
+        self._todo: deque[sc.Action] = deque()
+        self._performing = False
+        self._incarnations: dict[str, str] = {}  # of the stages in the last layout
+
+    def up(self, up: cl.PipelineUp) -> None:
+        """What runs goes on in this layout."""
+        try:
+            self._ring.connect(up.first_address)
+        except AddressError as error:  # every send will fail and say so
+            self._of.note("link-failed", "coordinator", str(error))
+        costs = zip(up.step_seconds, up.prefill_token_seconds, strict=True)
+        pipeline = Pipeline(
+            up.term,
+            up.epoch,
+            tuple(StageCost(steps, prefill) for steps, prefill in costs),
+            self._of.context_length,
+            MAX_CHUNK_TOKENS,
+            up.mixed,
+            up.memory,
+        )
+        # A stage process that was not in the last layout holds nothing: replay from the start at
+        # once, rather than wait for its Nack.
+        fresh = any(self._incarnations.get(n) != i for n, i in up.kept.items())
+        self._incarnations = dict(up.kept)
+        held: dict[bytes, int] | None = {} if fresh else None
+        self.perform(self._of.scheduler.configure(pipeline, time.monotonic(), held))
+        self._of.clients.streams.waiting(None)
+        settle()  # the tokenizer's libraries, above all
+
+    def take_results(self) -> None:
+        for _ in range(FRAMES_PER_TURN):
+            frame = self._ring.receive()
+            if frame is None:
+                return
+            self.perform(self._of.scheduler.result(frame, time.monotonic()))
+
+    def perform(self, actions: Iterable[sc.Action]) -> None:
+        """What an action leads to comes after those that are already to be done. Frames go first: a
+        stage waits for them, while a client's text may come a moment later."""
+        self._todo.extend(sorted(actions, key=lambda action: not isinstance(action, sc.Send)))
+        if self._performing:
+            return
+        self._performing = True
+        try:
+            while self._todo:
+                self._perform(self._todo.popleft())
+        finally:
+            self._performing = False
+
+    def _perform(self, action: sc.Action) -> None:
+        match action:
+            case sc.Send():
+                self._send(action.frame)
+            case sc.Deliver():
+                self._of.clients.streams.deliver(action)
+            case sc.Finished():
+                self._of.clients.streams.finished(action)
+            case sc.Revoke():
+                revoke = msg.Revoke(self._of.cluster.term, action.sequence, action.attempt)
+                for slot in self._of.cluster.slots:
+                    self._of.to_stage(slot.node, revoke)
+            case sc.Inquire():
+                for slot in self._of.cluster.slots:
+                    self._of.to_stage(slot.node, msg.KvQuery(INVENTORY))
+            case sc.Suspect():
+                self._of.note("overdue", "", f"microbatch {action.microbatch}: {action.why}")
+                self._of.happened(cl.FrameOverdue(action.microbatch))
+
+    def _send(self, frame: Frame) -> None:
+        if not self._of.cluster.up:
+            return  # the pipeline went down under this action: all of it is issued again
+        try:
+            self._ring.send(frame)
+        except TransportError as error:
+            self._of.note("link-failed", "coordinator", str(error))
+            self.perform(self._of.scheduler.link_failed(time.monotonic(), frame.microbatch))
