@@ -214,11 +214,12 @@ def _up_to(most: int, sizes: Sequence[int]) -> Iterator[int]:
 
 def _fitting(passes: Iterator[tuple[int, float]], wait: float) -> int:
     """Of lengths, the least first, with the time of a pass of each: the most that take no longer
-    than `wait`; or the most that take hardly longer than the quickest, where none fits, or where
-    that is more than twice as many.
+    than `wait`, or the first where none fits; or the most that take hardly longer than the
+    quickest, where that is more than twice as many.
     """
     fits, free, least = 0, 0, math.inf
     for length, seconds in passes:
+        fits = fits or length
         least = min(least, seconds)
         if seconds > max(wait, AS_GOOD_AS_FREE * least):
             break

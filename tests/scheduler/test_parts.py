@@ -64,7 +64,7 @@ def test_a_model_that_cannot_mix_has_one_chunk_beside_the_steps() -> None:
         [p.length for p in compose(ready(b"", b"p"), load, cost)]
         for load in (Load(steps=2, decoding=2), Load(steps=2, chunks=1, decoding=2))
     ]
-    assert beside == [[4], []]
+    assert beside == [[2], []]
 
 
 def test_who_is_computed_alone_waits_for_an_empty_pipe() -> None:
