@@ -14,6 +14,11 @@ _BASE = 0x1B873593CC9E2D51 % _PRIME
 EMPTY_HASH = 0
 
 
+def roll(before: int, token: int) -> int:
+    """The hash of some tokens and one more."""
+    return (before * _BASE + token + 1) % _PRIME
+
+
 class History:
     """Tokens and, for every length n, the hash of the first n of them."""
 
@@ -34,7 +39,7 @@ class History:
     def extend(self, tokens: Iterable[int]) -> None:
         h = self._hashes[-1]
         for token in tokens:
-            h = (h * _BASE + token + 1) % _PRIME
+            h = roll(h, token)
             self.tokens.append(token)
             self._hashes.append(h)
 

@@ -1,0 +1,8 @@
+"""Guessing ahead (DESIGN.md §7): tokens are assumed, sent to be verified, and taken back when the
+pipeline says otherwise. A refuted guess is a new attempt; nothing else is undone.
+
+guesses     what is assumed to follow a sequence's tokens
+lookup      guesses from the sequence's own n-grams
+acceptance  how often guesses were right
+tempo       how many guesses to send, and when
+"""
