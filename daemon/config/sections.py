@@ -72,6 +72,7 @@ class CoordinatorConfig:
     model: str | None = setting(parse.model_ref)
     split: tuple[int, ...] | None = setting(parse.counts)
     nodes: tuple[str, ...] = setting(parse.node_names, ())
+    speculation: str = setting(parse.choice("auto", "off"), "auto")
 
 
 @dataclass(frozen=True, slots=True)

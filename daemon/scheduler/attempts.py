@@ -141,6 +141,13 @@ class Attempts:
             self._dispatch.ready.push(sequence)
         return [*actions, Revoke(sequence.id, sequence.attempt)]
 
+    def refuted(self, sequence: Sequence) -> list[Action]:
+        """A guess was wrong: the next attempt begins with the token that is right."""
+        self._dispatch.withdraw(sequence.id)
+        sequence.begin_attempt(len(sequence.history) - 1)
+        self._residency.began(sequence)
+        return [Revoke(sequence.id, sequence.attempt)]
+
     def inquire(self) -> list[Action]:
         if self._dispatch.pipeline is None:
             return []

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from daemon.scheduler.cost import CostModel, Pass
+from daemon.scheduler.cost import CostModel, Groups, Pass
 from daemon.scheduler.ready import ReadyQueue
 from daemon.scheduler.sequence import Sequence
+from daemon.scheduler.speculation.speculator import Speculator
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +32,15 @@ class Piece:
     length: int
 
 
-def compose(ready: ReadyQueue, load: Load, cost: CostModel) -> tuple[Piece, ...]:
+def compose(
+    ready: ReadyQueue, load: Load, cost: CostModel, speculator: Speculator
+) -> tuple[Piece, ...]:
     """The pieces of the next microbatch; empty when none is to be sent now.
 
     The sequences that decode go in as many groups as the cost model finds best. Chunks of prompts
     fill the stages that these leave idle; where none is idle, pieces of a prompt ride in the steps,
     or one chunk goes beside them where the model cannot mix the two. So neither starves the other.
+    Guesses ride with the tokens that they follow, and more of them fill what places are left.
     Who is computed alone goes before both, when the pipe is empty.
     """
     if load.alone:
@@ -48,13 +52,13 @@ def compose(ready: ReadyQueue, load: Load, cost: CostModel) -> tuple[Piece, ...]
     groups = cost.groups(load.decoding, load.attended)
     prefill, full = ready.prefill, groups.count >= cost.stages
     if load.steps < groups.count and (turn := ready.decode(groups.size)):
-        step = [Piece(sequence, sequence.remaining) for sequence in turn]
+        step = [Piece(s, s.remaining + speculator.beside(s, groups)) for s in turn]
         if prefill is not None and cost.mixed and full:
-            asked = Pass(len(turn), sum(s.issued for s in turn))
+            asked = Pass(sum(p.length for p in step), sum(s.issued for s in turn))
             step.append(Piece(prefill, cost.rider(prefill.remaining, prefill.issued, asked)))
         return tuple(step)
     if prefill is None:
-        return ()
+        return _ahead(ready, load, cost, groups, speculator)
     if not load.decoding:
         places, patience = cost.useful_in_flight(), None
     else:
@@ -64,3 +68,16 @@ def compose(ready: ReadyQueue, load: Load, cost: CostModel) -> tuple[Piece, ...]
     if load.chunks >= places:
         return ()
     return (Piece(prefill, cost.chunk(prefill.remaining, prefill.issued, patience)),)
+
+
+def _ahead(
+    ready: ReadyQueue, load: Load, cost: CostModel, groups: Groups, speculator: Speculator
+) -> tuple[Piece, ...]:
+    """Guesses of a sequence whose known tokens are all under way, if there is room."""
+    places = cost.useful_in_flight() if load.decoding == 1 else cost.stages
+    if load.steps >= places:
+        return ()
+    for sequence in ready.awaited:
+        if length := speculator.ahead(sequence, groups):
+            return (Piece(sequence, length),)
+    return ()

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from daemon.batching import MOST_TOGETHER
-from daemon.scheduler.curve import WEIGHT, CostCurve
+from daemon.scheduler.curve import CostCurve
+from daemon.scheduler.links import LinkCost
 from daemon.scheduler.pipeline import StageCost
 from transports.frame import Span, StageTrace
 
@@ -31,7 +32,7 @@ WORTH_CHANGING = 0.02  # predicted gain below which the number of groups stays
 @dataclass(frozen=True, slots=True)
 class Pass:
     """What a frame asks of each stage: `tokens` new positions, which attend to `attended` positions
-    in all. `together`: of several sequences, or a single one; anything else is a chunk of a prompt.
+    in all. `together`: each gives a token; anything else is a chunk of a prompt.
     """
 
     tokens: int
@@ -48,7 +49,7 @@ class Pass:
         return cls(
             sum(s.length for s in spans),
             sum(s.length * (s.position + s.length // 2) for s in spans),
-            len(spans) > 1 or all(s.length == 1 for s in spans),
+            len(spans) > 1 or all(s.length == max(1, s.outputs) for s in spans),
         )
 
 
@@ -80,7 +81,7 @@ class CostModel:
         self._chunks = [
             CostCurve(sizes, {1: min(s.step_seconds)[1]}, s.prefill_token_seconds) for s in stages
         ]
-        self._between = 0.0  # links, and encoding: what a frame spends beside queues and passes
+        self._between = LinkCost()
         self._groups = 1
 
     @property
@@ -100,7 +101,7 @@ class CostModel:
         between = min(way_back, max(0.0, traces[0].received - sent)) + way_back
         between += sum(max(0.0, b.received - a.sent) for a, b in pairwise(traces))
         between += sum(max(0.0, trace.sent - trace.computed) for trace in traces)
-        self._between += WEIGHT * (between - self._between)
+        self._between.learn(done.tokens, between)
 
     def stage_seconds(self, stage: int, asked: Pass) -> float:
         """Predicted time of one pass on one stage."""
@@ -113,7 +114,12 @@ class CostModel:
 
     def pass_seconds(self, asked: Pass) -> float:
         """Predicted time through the whole pipe, with nothing queued ahead."""
-        return self._between + sum(self.stage_seconds(i, asked) for i in range(self.stages))
+        passes = sum(self.stage_seconds(i, asked) for i in range(self.stages))
+        return self.between_seconds(asked.tokens) + passes
+
+    def between_seconds(self, tokens: int) -> float:
+        """Predicted time of a frame with so many positions on all links, encoding included."""
+        return self._between.seconds(tokens)
 
     def useful_in_flight(self) -> int:
         """As many microbatches as keep the slowest stage busy, and one that waits before it."""
@@ -190,12 +196,11 @@ class CostModel:
         return {
             "steps": [curve.as_dict() for curve in self._steps],
             "chunks": [curve.as_dict() for curve in self._chunks],
-            "between_seconds": self._between,
+            "between_seconds": self.between_seconds(1),
         }
 
     def check_integrity(self) -> None:
-        assert math.isfinite(self._between), "cost: not a time"
-        assert self._between >= 0.0, "cost: negative"
+        self._between.check_integrity()
         for curve in (*self._steps, *self._chunks):
             curve.check_integrity()
 

@@ -13,6 +13,7 @@ from daemon.scheduler.outbox import Outbox
 from daemon.scheduler.pipeline import Limits, Pipeline
 from daemon.scheduler.ready import ReadyQueue
 from daemon.scheduler.sequence import Sequence, SequenceStatus
+from daemon.scheduler.speculation.speculator import Guesser, Speculator
 from transports.frame import Fork, Frame, FrameKind, Span
 
 
@@ -21,12 +22,13 @@ class Dispatch:
     the frames under way.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, guesser: Guesser | None) -> None:
         self.pipeline: Pipeline | None = None
         self.cost: CostModel | None = None
         self.ready = ReadyQueue()
         self.window = Window(limits.grace_seconds, limits.patience)
         self.outbox = Outbox()
+        self.speculator = Speculator(limits.speculate, guesser)
         self.frames_sent = 0
         self._limits = limits
         self._last_id = 0  # 0 means idle in a heartbeat
@@ -37,6 +39,7 @@ class Dispatch:
         """Nothing that was sent before counts any more."""
         self.pipeline = pipeline
         self.cost = _cost_of(pipeline) if pipeline else None
+        self.speculator.configure(pipeline, self.cost)
         self.window.clear()
         self.outbox.lost_all()
         self.ready.clear()
@@ -49,6 +52,14 @@ class Dispatch:
         for microbatch in self.window.drop_sequence(sequence):
             self.outbox.lost(microbatch)
         return under_way
+
+    def judged(self, sequence: Sequence, guesses: int) -> None:
+        """The pipeline has said what comes where `guesses` had been sent: all were right, or the
+        last was not, and what is under way after it is in vain.
+        """
+        wrong = sequence.refuted
+        cancelled = self.window.frames_of(sequence.id) if wrong else 0
+        self.speculator.judged(guesses - wrong, wrong, cancelled)
 
     def give_up(self, microbatch: int, now: float) -> tuple[Span, ...]:
         """The frame will not come back. Returns the spans that were still awaited from it."""
@@ -84,7 +95,9 @@ class Dispatch:
         if self.pipeline is None or self.cost is None:
             return []
         sends = []
-        while pieces := compose(self.ready, self._load(decoding, attended), self.cost):
+        while pieces := compose(
+            self.ready, self._load(decoding, attended), self.cost, self.speculator
+        ):
             sends.append(self._send(self.pipeline, self.cost, pieces, now))
         if self._carrier_due() and now >= self._carrier_after:
             sends.append(self._send(self.pipeline, self.cost, (), now))
@@ -133,9 +146,9 @@ class Dispatch:
         forks: list[Fork] = []
         for piece in pieces:
             sequence = piece.sequence
-            span = _span(sequence, piece.length)
+            span, carried = sequence.span(piece.length)
             spans.append(span)
-            tokens += sequence.history.tokens[span.position : span.position + span.length]
+            tokens += carried
             if sequence.constants_due:
                 constants[sequence.id] = sequence.constants
                 sequence.constants_due = False
@@ -145,8 +158,7 @@ class Dispatch:
             sequence.issued += piece.length
             sequence.tried = True
             self.ready.discard(sequence.id)
-            if sequence.remaining:
-                self.ready.push(sequence)
+            self.ready.push(sequence)
         self._last_id += 1
         self.frames_sent += 1
         asked = Pass.of(spans)
@@ -179,17 +191,3 @@ class Dispatch:
 
 def _cost_of(pipeline: Pipeline) -> CostModel:
     return CostModel(pipeline.stages, pipeline.chunk_tokens, pipeline.mixed)
-
-
-def _span(sequence: Sequence, length: int) -> Span:
-    """The next `length` tokens; the last known token asks for the one after it."""
-    start = sequence.issued
-    last = start + length == len(sequence.history)
-    return Span(
-        sequence=sequence.id,
-        attempt=sequence.attempt,
-        position=start,
-        length=length,
-        prefix_hash=sequence.history.hash_at(start),
-        outputs=1 if last else 0,
-    )

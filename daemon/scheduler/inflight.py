@@ -65,6 +65,10 @@ class Window:
         """Frames that carry only commands."""
         return sum(1 for m in self._flying.values() if not m.spans)
 
+    def frames_of(self, sequence: bytes) -> int:
+        """How many microbatches have a span of it."""
+        return sum(any(s.sequence == sequence for s in m.spans) for m in self._flying.values())
+
     def queued_seconds(self) -> float:
         """What a new frame may find ahead of it at the slowest stage."""
         return sum(m.cost for m in self._flying.values())

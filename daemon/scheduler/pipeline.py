@@ -54,7 +54,8 @@ class Limits:
     `alone_downs` times without any progress of its own is computed alone until there is some, so
     that one that ends the stages is told from those beside it; after `max_downs` times it is taken
     for the cause. Each try without progress doubles the time allowed, so that a stage that is
-    slower than anybody foresaw is waited for in the end.
+    slower than anybody foresaw is waited for in the end. `speculate`: whether
+    tokens may be guessed, where that promises more.
     """
 
     max_running: int = 64
@@ -69,6 +70,7 @@ class Limits:
     max_repeats: int = 20
     alone_downs: int = 2
     max_downs: int = 5
+    speculate: bool = True
 
     def backoff(self, repeats: int) -> float:
         """Seconds to wait before re-issue number `repeats` without progress: the first at once."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import islice
 
 from daemon.scheduler.sequence import Sequence, SequenceStatus
 
 
 class ReadyQueue:
-    """Two round robins: sequences that decode, and those that prefill; a third for those that are
-    computed alone. A sequence that must wait before it is issued again is parked.
+    """Round robins: sequences that decode, those that prefill, and those that are computed alone. A
+    sequence that must wait before it is issued again is parked. One of which everything known is
+    sent is not ready, but may go on with guesses.
     """
 
     def __init__(self) -> None:
@@ -17,6 +19,7 @@ class ReadyQueue:
         self._prefill: dict[bytes, Sequence] = {}
         self._alone: dict[bytes, Sequence] = {}
         self._parked: dict[bytes, tuple[float, Sequence]] = {}
+        self._awaited: dict[bytes, Sequence] = {}
 
     def __contains__(self, sequence: bytes) -> bool:
         queues = (self._decode, self._prefill, self._alone, self._parked)
@@ -36,8 +39,18 @@ class ReadyQueue:
         """Whose turn it is to be computed with nothing beside it."""
         return next(iter(self._alone.values()), None)
 
+    @property
+    def awaited(self) -> Iterable[Sequence]:
+        """Which decode, and have nothing to send but guesses, in the order of their turns."""
+        return self._awaited.values()
+
     def push(self, sequence: Sequence) -> None:
         """To the end of its round."""
+        if not sequence.remaining:
+            if sequence.status is SequenceStatus.DECODE and not sequence.alone:
+                self._awaited[sequence.id] = sequence
+            return
+        self._awaited.pop(sequence.id, None)
         if sequence.alone:
             self._alone[sequence.id] = sequence
             return
@@ -62,15 +75,18 @@ class ReadyQueue:
         self._prefill.pop(sequence, None)
         self._alone.pop(sequence, None)
         self._parked.pop(sequence, None)
+        self._awaited.pop(sequence, None)
 
     def clear(self) -> None:
         self._decode.clear()
         self._prefill.clear()
         self._alone.clear()
         self._parked.clear()
+        self._awaited.clear()
 
     def check_integrity(self) -> None:
         listed = [*self._decode, *self._prefill, *self._alone, *self._parked]
         assert len(set(listed)) == len(listed), "ready: listed twice"
         for sequence in (*self._decode.values(), *self._prefill.values(), *self._alone.values()):
             assert sequence.remaining > 0, "ready: nothing to send"
+            assert sequence.id not in self._awaited, "ready: has something to send, and has not"

@@ -26,6 +26,7 @@ from daemon.scheduler.request import (
 )
 from daemon.scheduler.residency import Residency
 from daemon.scheduler.sequence import Sequence
+from daemon.scheduler.speculation.speculator import Guesser
 from daemon.scheduler.trace import PipelineStats
 from transports.frame import Departure, Frame, FrameKind, Reason, Span
 
@@ -33,9 +34,9 @@ from transports.frame import Departure, Frame, FrameKind, Reason, Span
 class Scheduler:
     """Owned by the coordinator's loop; not thread-safe."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, guesser: Guesser | None = None) -> None:
         self._limits = limits or Limits()
-        self._dispatch = Dispatch(self._limits)
+        self._dispatch = Dispatch(self._limits, guesser)
         self._book = Book(self._limits.max_running)
         self.residency = Residency(self._book, self._dispatch.outbox, self._limits)
         self._attempts = Attempts(self._limits, self._dispatch, self._book, self.residency)
@@ -69,7 +70,10 @@ class Scheduler:
                 continue
             position = sequence.confirmed
             if held is not None:
-                position = max(held.get(sequence.id, 0), self.residency.forkable(sequence))
+                # What they hold beyond that may be guesses that were wrong.
+                right = max(sequence.furthest, sequence.prompt_length)
+                there = min(held.get(sequence.id, 0), right)
+                position = max(there, self.residency.forkable(sequence))
             # The epoch itself revokes the rest.
             self._attempts.reissue(sequence, position, "layout", now)
         return actions + self._go_on(now)
@@ -193,6 +197,7 @@ class Scheduler:
             "reissues": dict(self.reissues),
             "kept": len(self.residency.index.kept),
             "prefix": dict(self.residency.counts),
+            "speculation": self._dispatch.speculator.as_dict(),
         }
 
     def check_integrity(self) -> None:
@@ -211,6 +216,7 @@ class Scheduler:
             spans = under_way.get(sequence.id, [])
             assert all(s.attempt == sequence.attempt for s in spans), "scheduler: old attempt"
             assert all(s.position + s.length <= sequence.issued for s in spans), "scheduler: issued"
+            assert not sequence.refuted, "scheduler: refuted, and goes on"
             if self._dispatch.pipeline is None:
                 continue
             # Liveness: what is not complete is queued, or expected back with a token.
@@ -236,14 +242,16 @@ class Scheduler:
             self.counts["spans_of_old_attempts"] += 1
             return []
         self._dispatch.settle(frame.microbatch, span)
-        sequence.confirm(end)
-        if sequence.prefix is not None or not sequence.listed:
-            self.residency.proved(sequence, now)
         first = end - span.outputs + 1
         fresh = len(sequence.history) - first  # tokens of the result that are known already
-        if not 0 <= fresh < len(tokens):
-            return []
+        if fresh < 0:  # links keep the order: what led to its guesses is lost
+            return self._attempts.reissue(sequence, sequence.confirmed, "lost", now)
+        assumed = sequence.assumed
         reason, delivered = sequence.accept(tokens[fresh:], pipeline.context_length, now)
+        self._dispatch.judged(sequence, min(assumed, len(delivered)))
+        sequence.confirm(min(end, len(sequence.history) - 1))
+        if sequence.prefix is not None or not sequence.listed:
+            self.residency.proved(sequence, now)
         actions: list[Action] = []
         if delivered:
             logprobs = frame.logprobs.get(span.sequence)
@@ -251,9 +259,11 @@ class Scheduler:
             actions.append(Deliver(sequence.id, first + fresh, delivered, chosen))
         if reason is not None:
             return actions + self._attempts.finish(sequence, reason, now)
+        if sequence.refuted:
+            actions += self._attempts.refuted(sequence)
         if len(sequence.history) > sequence.reserved:
             actions += self._attempts.grow(sequence, now)
-        if sequence.id in self._book.running:
+        if delivered and sequence.id in self._book.running:
             self._dispatch.ready.push(sequence)
         return actions
 

@@ -1,18 +1,24 @@
 """The coordinator's view of one request while it runs: its tokens, and how far they were computed.
 
 Prefill and decode are the same thing here: the tokens of `history` from `issued` on are still to be
-sent, and the span that contains the last of them asks for the next token.
+sent, and the span that contains the last of them asks for the next token. Guesses may be sent after
+them; every position from the last known token on asks for the token that follows it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from itertools import islice
 from typing import Any
 
 from daemon.history import History
 from daemon.scheduler.request import FinishReason, Request, Usage
+from daemon.scheduler.speculation.acceptance import Acceptance
+from daemon.scheduler.speculation.guesses import Guesses
+from daemon.scheduler.speculation.lookup import Lookup
+from transports.frame import Span
 
 
 class SequenceStatus(Enum):
@@ -33,7 +39,9 @@ class Prefix:
 class Sequence:
     """`history` is the only truth; everything else says how far this attempt has got.
 
-    issued     end of what was sent in this attempt
+    guesses    what is assumed to follow the history; some of them may be sent. `refuted`: one that
+               was sent is wrong, and what came after it is not to be used
+    issued     end of what was sent in this attempt, guesses included
     confirmed  every stage holds the tokens before this, as far as results of this attempt tell
     proven     the same, as a result has told, and nothing since then against it
     peak       the most that any attempt sent: how much the stages may hold
@@ -57,6 +65,10 @@ class Sequence:
         self.request = request
         self.prompt_length = len(request.prompt)
         self.history = History(request.prompt)
+        self.guesses = Guesses()
+        self.lookup = Lookup()
+        self.acceptance = Acceptance()
+        self.refuted = False
         self.constants: Mapping[str, Any] = {
             "sampling": request.params.to_wire(),
             "kv_bits": request.kv_bits,
@@ -92,7 +104,32 @@ class Sequence:
     @property
     def remaining(self) -> int:
         """Tokens that are known but not yet sent in this attempt."""
-        return len(self.history) - self.issued
+        return max(0, len(self.history) - self.issued)
+
+    @property
+    def assumed(self) -> int:
+        """Guesses that were sent."""
+        return max(0, self.issued - len(self.history))
+
+    def guess_room(self, context_length: int) -> int:
+        """How many guesses can be of use, or have a place."""
+        end = min(self.prompt_length + self.request.max_tokens, context_length)
+        return max(0, min(self.reserved, end - 1) - len(self.history))
+
+    def guess(self, tokens: Iterable[int]) -> None:
+        """Assume that these follow the history and the guesses before."""
+        self.guesses.extend(self.history.hash_at(len(self.history)), tokens)
+
+    def span(self, length: int) -> tuple[Span, list[int]]:
+        """The next `length` tokens, known ones and guesses, as they are sent."""
+        start, known = self.issued, len(self.history)
+        end = start + length
+        before = start - known
+        prefix_hash = self.guesses.hash_at(before) if before > 0 else self.history.hash_at(start)
+        tokens = self.history.tokens[start:end]
+        tokens += islice(self.guesses.tokens, max(0, before), max(0, end - known))
+        outputs = max(0, end - max(start, known - 1))
+        return Span(self.id, self.attempt, start, length, prefix_hash, outputs), tokens
 
     def room(self, more: int) -> int:
         """Tokens that it has or will have after `more` steps."""
@@ -103,6 +140,8 @@ class Sequence:
         from it.
         """
         self.attempt += 1
+        self.guesses.clear()
+        self.refuted = False
         self.peak = max(self.peak, self.issued)
         self.issued = self.confirmed = max(0, min(position, len(self.history) - 1))
         self.proven = min(self.proven, self.issued)
@@ -125,6 +164,7 @@ class Sequence:
     def wait_again(self) -> None:
         """The stages forget it, attempts up to this one included; its tokens stay."""
         self.attempt += 1
+        self.guesses.clear()
         self.issued = self.confirmed = self.proven = self.peak = self.reserved = 0
         self.prefix, self.listed = None, False
         self.preemptions += 1
@@ -137,10 +177,13 @@ class Sequence:
     def accept(
         self, tokens: tuple[int, ...], context_length: int, now: float
     ) -> tuple[FinishReason | None, tuple[int, ...]]:
-        """Enter new tokens. Returns why the sequence ends with them, if so, and which of them are
-        to be delivered.
+        """Enter new tokens, up to one that refutes a guess: those after it follow from what did not
+        happen. Returns why the sequence ends with them, if so, and which of them are to be
+        delivered.
         """
         for count, token in enumerate(tokens):
+            if self.guesses:
+                self._judge(token)
             self.history.extend((token,))
             self.generated += 1
             self.status = SequenceStatus.DECODE
@@ -151,7 +194,16 @@ class Sequence:
             full = len(self.history) >= context_length
             if full or self.generated >= self.request.max_tokens:
                 return FinishReason.LENGTH, tokens[: count + 1]
+            if self.refuted:
+                return None, tokens[: count + 1]
         return None, tokens
+
+    def _judge(self, token: int) -> None:
+        right = self.guesses.matches(token)
+        self.acceptance.judge(right)
+        if not right:
+            self.refuted = self.issued > len(self.history)
+            self.guesses.clear()
 
     def usage(self, now: float) -> Usage:
         admitted = now if self.admitted is None else self.admitted
@@ -167,7 +219,10 @@ class Sequence:
         )
 
     def check_integrity(self) -> None:
-        assert 0 <= self.confirmed <= self.issued <= len(self.history), "sequence: positions"
+        known = len(self.history)
+        assert 0 <= self.confirmed <= self.issued <= known + len(self.guesses), "sequence: issued"
+        assert self.confirmed < max(known, 1), "sequence: the last token is computed, and none new"
+        self.guesses.check_integrity(self.history.hash_at(known))
         assert self.proven <= self.confirmed, "sequence: proven, but not confirmed"
         assert self.prefix is None or self.prefix.length <= self.issued, "sequence: prefix"
         assert len(self.history) == self.prompt_length + self.generated, "sequence: tokens"

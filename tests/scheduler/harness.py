@@ -35,9 +35,10 @@ def pipeline(
     context: int = 1000,
     chunk: int = 16,
     budget: int = 1 << 40,
+    token_millis: int = 10,
 ) -> Pipeline:
     """A token takes one byte of the budget, and a cache has room for 128 more."""
-    costs = (StageCost(((1, 0.1),), 0.01),) * stages
+    costs = (StageCost(((1, 0.1),), token_millis / 1000),) * stages
     memory = (StageMemory(budget, {0: Footprint(1, 0)}),) * stages
     return Pipeline(term, epoch, costs, context, chunk, memory=memory)
 
@@ -55,11 +56,13 @@ def request(
 
 
 class Harness:
-    """Every call checks the scheduler's integrity, and keeps the frames that were sent."""
+    """Every call checks the scheduler's integrity, and keeps the frames that were sent. Answers are
+    often the same token again and again, which `guessing` finds out.
+    """
 
-    def __init__(self, limits: Limits | None = None, **layout: int) -> None:
+    def __init__(self, limits: Limits | None = None, guessing: bool = False, **layout: int) -> None:
         self.now = 0.0
-        self.scheduler = Scheduler(limits)
+        self.scheduler = Scheduler(replace(limits or Limits(), speculate=guessing))
         self.frames: list[Frame] = []
         self.keep(self.scheduler.configure(pipeline(**layout), 0.0))
 

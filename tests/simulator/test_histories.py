@@ -34,7 +34,12 @@ def named(seed: int) -> Iterator[None]:
 
 
 def run(
-    seeds: range, rates: Rates, wire: bool = False, crowd: bool = False, alike: bool = False
+    seeds: range,
+    rates: Rates,
+    wire: bool = False,
+    crowd: bool = False,
+    alike: bool = False,
+    guessing: bool = False,
 ) -> Counter[str]:
     """What happened, all histories together."""
     happened: Counter[str] = Counter()
@@ -42,12 +47,20 @@ def run(
         with named(seed):
             sequences = 6 + seed % 7 if crowd else 1 + seed % 7
             world = World(
-                seed, rates, sequences, stages=1 + seed % 3, wire=wire, crowd=crowd, alike=alike
+                seed,
+                rates,
+                sequences,
+                1 + seed % 3,
+                wire=wire,
+                crowd=crowd,
+                alike=alike,
+                guessing=guessing,
             )
             world.run()
         happened["faults"] += world.faults.total()
         happened["followed"] += len(world.followed)
         happened += world.scheduler.residency.counts
+        happened.update(world.scheduler.status()["speculation"])
     return happened
 
 
@@ -71,8 +84,15 @@ def test_those_that_begin_alike_never_wait_for_nothing(kind: str, crowd: bool) -
     assert happened["followed"] > 30
 
 
+@pytest.mark.parametrize("kind", ["calm", "losses", "all"])
+def test_guessing_changes_no_token(kind: str) -> None:
+    happened = run(range(200, 240), KINDS[kind], guessing=True)
+    assert min(happened["right"], happened["wrong"], happened["cancelled"]) >= 20
+    run(range(240, 250), KINDS[kind], crowd=True, guessing=True)
+
+
 def test_histories_survive_the_wire() -> None:
-    run(range(60, 80), ALL, wire=True)
+    run(range(60, 80), ALL, wire=True, guessing=True)
 
 
 @pytest.mark.parametrize("rates", [CALM, LOSSES], ids=["calm", "losses"])
@@ -114,14 +134,15 @@ def test_a_request_that_fails_with_others_ends_itself_and_no_other(rates: Rates)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("block", range(10))
 def test_thousands_of_histories(kind: str, block: int) -> None:
-    run(range(1000 + 300 * block, 1300 + 300 * block), KINDS[kind])
+    seeds = range(1000 + 300 * block, 1300 + 300 * block)
+    run(seeds, KINDS[kind], guessing=bool(block % 2))
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("block", range(10))
 def test_thousands_of_crowds(kind: str, block: int) -> None:
-    run(range(100 * block, 100 * block + 100), KINDS[kind], crowd=True)
+    run(range(100 * block, 100 * block + 100), KINDS[kind], crowd=True, guessing=bool(block % 2))
 
 
 @pytest.mark.soak

@@ -11,6 +11,7 @@ import itertools
 import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -23,6 +24,7 @@ from tests.simulator.disks import read_something
 from tests.simulator.ending import check_empty, check_end, check_kept
 from tests.simulator.faults import CALM, Fault, Rates
 from tests.simulator.model import LAYERS, VOCABULARY
+from tests.simulator.oracle import Oracle
 from tests.simulator.requests import CONTEXT, random_request
 from tests.simulator.stage import SimulatedStage
 from transports.frame import Frame, Span
@@ -35,6 +37,7 @@ CHUNK = 32
 HOP_SECONDS = 0.001
 DECODE_SECONDS = 0.02
 TOKEN_SECONDS = 0.001
+DEAR_TOKEN_SECONDS = 0.006  # where it pays to have frames of guesses follow each other
 Ranges = list[tuple[int, int]]
 PLENTY = 1 << 40
 LIMITS = FrameLimits(max_tensor_bytes=8 * CHUNK, vocab=VOCABULARY)
@@ -52,7 +55,8 @@ class World:
     """With `wire` every frame is turned into bytes and back at every hop; with `poison` the first
     request ends a stage whenever a certain token of it is computed, or with `raises` fails, and all
     that is computed with it. In a `crowd` all come
-    at once, and there is not memory for all; with `alike` all come at once and begin as one.
+    at once, and there is not memory for all; with `alike` all come at once and begin as one. When
+    `guessing`, an oracle guesses what follows.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class World:
         raises: bool = False,
         crowd: bool = False,
         alike: bool = False,
+        guessing: bool = False,
     ) -> None:
         self.rng = random.Random(seed)
         self.rates = rates
@@ -75,17 +80,21 @@ class World:
         self._poison_due = poison
         self._raises = raises
         self.now = 0.0
+        self.token_seconds = DEAR_TOKEN_SECONDS if guessing else TOKEN_SECONDS
         limits = Limits(
             max_running=self.rng.choice((2, 4, 64)),
             max_kept=self.rng.choice((3, 256)),
             headroom=self.rng.choice((1, 8)),
         )
-        self.scheduler = Scheduler(limits)
+        self.requests: dict[bytes, Request] = {}
+        # Its own randomness, so that the history is the same with and without it.
+        oracle = Oracle(self.requests, random.Random(seed), CONTEXT) if guessing else None
+        limits = replace(limits, speculate=guessing)
+        self.scheduler = Scheduler(limits, oracle)
         budgets = (200, 320, 450, 700, 1000, PLENTY)
         budgets = (PLENTY,) if poison else (320, 450, 620) if crowd else budgets
         self.memory = random_memory(self.rng, self.rng.choice(budgets))
         self.stages: list[SimulatedStage] = []
-        self.requests: dict[bytes, Request] = {}
         self.delivered: dict[bytes, list[int]] = {}
         self.finished: dict[bytes, Finished] = {}
         self.faults: Counter[str] = Counter()
@@ -257,8 +266,9 @@ class World:
         assert sequence not in self.finished, "tokens after the end"
         got = self.delivered[sequence]
         assert position == len(self.requests[sequence].prompt) + len(got), "twice, or a gap"
+        before = len(got)
         got += tokens
-        if len(got) == self.stops.get(sequence):
+        if before < self.stops.get(sequence, 0) <= len(got):
             finish = self.scheduler.finish
             self.later(0.0, lambda: self.do(finish(sequence, FinishReason.STOP, self.now)))
 
@@ -306,7 +316,7 @@ class World:
         pipeline = Pipeline(
             self._term,
             self._epoch,
-            (StageCost(((1, DECODE_SECONDS),), TOKEN_SECONDS),) * count,
+            (StageCost(((1, DECODE_SECONDS),), self.token_seconds),) * count,
             CONTEXT,
             CHUNK,
             memory=(self.memory,) * count,
@@ -429,7 +439,7 @@ class World:
         seconds = 0.0
         if frame.spans:
             tokens = sum(s.length for s in frame.spans)
-            seconds = DECODE_SECONDS + TOKEN_SECONDS * (tokens - 1)
+            seconds = DECODE_SECONDS + self.token_seconds * (tokens - 1)
         before: Any = dict(stage.failures)
         onward = stage.handle(frame, self.rates, self.now, self.now + seconds, poisons)
         if stage.failures != before or stage.shortfalls:

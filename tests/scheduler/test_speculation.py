@@ -1,0 +1,273 @@
+"""Guesses: where they come from, how many are worth it, and what becomes of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from daemon.history import History
+from daemon.scheduler.compose import Load, compose
+from daemon.scheduler.cost import CostModel
+from daemon.scheduler.links import LinkCost
+from daemon.scheduler.ready import ReadyQueue
+from daemon.scheduler.sequence import Sequence
+from daemon.scheduler.speculation.acceptance import PRIOR, Acceptance
+from daemon.scheduler.speculation.guesses import Guesses
+from daemon.scheduler.speculation.lookup import Lookup
+from daemon.scheduler.speculation.speculator import Speculator
+from daemon.scheduler.speculation.tempo import NONE, Course, Tempo, choose
+from tests.scheduler.harness import A, Harness, pipeline, request, show
+from transports.frame import Reason
+
+
+def flat(*stages: float) -> Course:
+    """Positions cost nothing more, guesses are there at once, links take no time."""
+    return Course(lambda n: stages, lambda n: 0.0)
+
+
+# --- where they come from -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tokens", "assumed", "most", "guessed"),
+    [
+        ("abcdXabc", "", 3, "dXa"),  # what followed the last time
+        ("abcdXabc", "dX", 3, "abc"),  # and after that
+        ("abcdXbcdYbcd", "", 1, "Y"),  # the latest time counts
+        ("abcdXcdYabcd", "", 1, "X"),  # but more tokens that agree count more
+        ("ababab", "", 5, "ababa"),  # at the end of what there is, it repeats
+        ("aa", "", 3, ""),  # twice the same is no habit yet
+        ("aaa", "", 3, "aaa"),
+        ("abXb", "", 3, ""),  # one token that agrees is not enough
+        ("", "", 3, ""),
+        ("a", "", 3, ""),
+    ],
+)
+def test_lookup_finds_what_followed(tokens: str, assumed: str, most: int, guessed: str) -> None:
+    ids = [ord(c) for c in tokens]
+    for step in range(len(ids)):  # as it grows
+        lookup = Lookup()
+        lookup.guess(ids[:step], [], 1)
+        found = lookup.guess(ids, [ord(c) for c in assumed], most)
+        assert "".join(map(chr, found)) == guessed
+
+
+def test_guesses_carry_the_hash_of_everything_before() -> None:
+    history, guesses = History((5, 6)), Guesses()
+    guesses.extend(history.hash_at(2), (7, 8))
+    guesses.extend(history.hash_at(2), (9,))
+    assert [guesses.hash_at(n) for n in (1, 2, 3)] == [
+        History((5, 6, 7, 8, 9)[:n]).hash_at(n) for n in (3, 4, 5)
+    ]
+    assert guesses.matches(7)
+    history.extend((7,))
+    guesses.check_integrity(history.hash_at(3))
+    assert guesses.hash_at(2) == History((5, 6, 7, 8, 9)).hash_at(5)
+    assert not guesses.matches(9)
+    guesses.clear()
+    assert not guesses
+
+
+def test_acceptance_follows_what_happens() -> None:
+    seen = Acceptance()
+    assert seen.share == PRIOR
+    for _ in range(4):
+        seen.judge(False)
+    assert seen.share < 0.25  # a few misses are enough to stop
+    for _ in range(200):
+        seen.judge(True)
+    assert seen.share > 0.97
+    assert (seen.right, seen.judged) == (200, 204)
+
+
+# --- how many -----------------------------------------------------------------------------------
+
+
+def test_the_rate_without_guesses_is_one_token_per_round() -> None:
+    assert flat(0.2, 0.3).rate(NONE, 0.9) == pytest.approx(2.0)
+    slow = Course(lambda n: (0.2, 0.2), lambda n: 0.1 + 0.05 * n, groups=3)
+    assert slow.rate(NONE, 0.9) == pytest.approx(1 / 0.6)  # three groups keep a stage for longer
+
+
+@pytest.mark.parametrize("acceptance", [0.0, 0.5, 0.8])
+def test_the_rate_of_one_frame_at_a_time(acceptance: float) -> None:
+    """Leviathan et al. 2023, eq. 1: (1 - a^(k + 1)) / (1 - a) tokens a round."""
+    expected = (1 - acceptance**5) / (1 - acceptance) / 0.5
+    assert flat(0.2, 0.3).rate(Tempo(4, 0), acceptance) == pytest.approx(expected)
+    drafted = Course(lambda n: (0.2, 0.3), lambda n: 0.0, wait=0.1, each=0.02)
+    waits = 0.1 + 4 * 0.02
+    promised = drafted.rate(Tempo(4, 0), acceptance)
+    assert promised == pytest.approx(expected * 0.5 / (0.5 + waits))
+
+
+def test_guesses_that_are_always_right_fill_the_pipe() -> None:
+    """The slowest stage takes a frame every 0.3 s, for ever."""
+    assert flat(0.2, 0.3).rate(Tempo(0, 1), 1.0) == pytest.approx(1 / 0.3, rel=0.02)
+
+
+def test_a_cycle_lasts_until_its_refuted_frame_returns() -> None:
+    """One guess a frame on one stage of a second: J guesses are right with chance a^J (1 - a), the
+    frame of the first wrong one is the (J + 1)th; then the stage is half through the next.
+    """
+    acceptance = 0.6
+    frames = sum((j + 1) * acceptance**j * (1 - acceptance) for j in range(200))
+    expected = (1 / (1 - acceptance)) / (frames + 0.5)
+    assert flat(1.0).rate(Tempo(0, 1), acceptance) == pytest.approx(expected, rel=2e-3)
+
+
+def test_chosen_by_what_it_promises() -> None:
+    dear = Course(lambda n: (0.1 * n, 0.1 * n), lambda n: 0.0)  # as on a slow core
+    cheap = Course(lambda n: (0.1 + 0.02 * n,) * 2, lambda n: 0.0)
+    assert choose(dear, 0.3, 15, ahead=False) == NONE
+    assert choose(cheap, 0.0, 15, ahead=True) == NONE
+    assert choose(cheap, 0.8, 15, ahead=False).first >= 3
+    assert choose(cheap, 0.8, 15, ahead=False).after == 0
+    assert choose(cheap, 0.8, 2, ahead=True).first <= 2
+    best = choose(cheap, 0.9, 15, ahead=True)
+    assert best.after
+    assert cheap.rate(best, 0.9) > 1.1 * cheap.rate(choose(cheap, 0.9, 15, False), 0.9)
+    assert choose(dear, 0.9, 15, ahead=True).after == 1  # the other stage is idle anyway
+
+
+def test_what_links_cost_is_learnt_by_positions() -> None:
+    links = LinkCost()
+    assert links.seconds(5) == 0.0
+    links.learn(1, 0.003)
+    assert links.seconds(9) == pytest.approx(0.003)
+    for n in (1, 3, 5, 2, 8) * 20:
+        links.learn(n, 0.001 + 0.002 * n)
+    assert links.seconds(4) == pytest.approx(0.009)
+    assert links.per_token == pytest.approx(0.002)
+
+
+# --- what becomes of them -----------------------------------------------------------------------
+
+PROMPT = (1, 2, 3, 4, 5, 6, 7, 8, 1, 2)  # 3, 4, 5 … follow, as before
+
+
+def repeating(max_tokens: int = 100, **layout: int) -> Harness:
+    """A decodes: 3 was the first token, and 4, 5, 6 … are guessed. A pass of many positions costs
+    more than of one, but less than two passes.
+    """
+    h = Harness(guessing=True, token_millis=30, **layout)
+    h.submit(request(A, PROMPT, max_tokens))
+    h.computed(h.frames[-1], 3)
+    return h
+
+
+def test_guesses_ride_with_the_token_before_them() -> None:
+    h = repeating()
+    frame = h.frames[1]
+    (span,) = frame.spans
+    assert frame.tokens[0] == 3
+    assert frame.tokens[1:] == (4, 5, 6, 7)[: span.length - 1]
+    assert span.length > 1
+    assert (span.position, span.length, span.outputs) == (10, len(frame.tokens), span.length)
+    assert span.prefix_hash == History(PROMPT).hash_at(10)
+
+
+def test_frames_follow_while_it_is_under_way() -> None:
+    h = repeating()
+    first, second = h.frames[1:3]
+    assert second.spans[0].position == first.spans[0].length + 10
+    assert second.spans[0].attempt == first.spans[0].attempt
+    everything = (*PROMPT, *first.tokens, *second.tokens)
+    assert second.spans[0].prefix_hash == History(everything).hash_at(second.spans[0].position)
+    assert len(h.frames) - 1 <= 3, "more than the stages and one that waits"
+
+
+def test_all_right_delivers_all_and_the_pipe_goes_on() -> None:
+    h = repeating()
+    first, second = h.frames[1:3]
+    answer = (*first.tokens[1:], second.tokens[0])
+    assert show(h.computed(first, *answer))[0] == f"deliver A@11 {list(answer)}"
+    sequence = next(iter(h.scheduler.sequences()))
+    assert sequence.attempt == first.spans[0].attempt
+    assert tuple(sequence.history.tokens) == (*PROMPT, 3, *answer)
+    assert sequence.assumed == sum(f.spans[0].length for f in h.frames[2:]) - 1
+
+
+def test_a_refuted_guess_begins_an_attempt_with_the_right_token() -> None:
+    h = repeating()
+    first, second = h.frames[1:3]
+    wrong = [*first.tokens[1:], second.tokens[0]]
+    wrong[1] = 99
+    h.computed(first, *wrong)
+    sequence = next(iter(h.scheduler.sequences()))
+    assert tuple(sequence.history.tokens) == (*PROMPT, 3, 4, 99)
+    (span,) = h.frames[-1].spans
+    assert (span.position, span.attempt) == (12, first.spans[0].attempt + 1)
+    assert h.frames[-1].tokens[0] == 99
+    before = len(h.frames)
+    h.computed(second, *(7,) * second.spans[0].outputs)  # it was under way: nobody wants it
+    assert len(h.frames) == before
+    assert tuple(sequence.history.tokens) == (*PROMPT, 3, 4, 99)
+    assert h.scheduler.reissues.total() == 0
+
+
+def test_a_result_whose_forerunner_is_lost_is_asked_for_again() -> None:
+    h = repeating()
+    second = h.frames[2]
+    h.computed(second, *(5,) * second.spans[0].outputs)
+    assert h.scheduler.reissues["lost"] == 1
+    again = next(f.spans[0] for f in h.frames if f.spans[0].attempt == 2)
+    assert again.position == 10
+
+
+def test_no_guess_goes_beyond_the_last_token() -> None:
+    h = repeating(max_tokens=4)
+    assert sum(f.spans[0].length for f in h.frames[1:]) == 3
+    h = repeating(context=13)
+    assert sum(f.spans[0].length for f in h.frames[1:]) == 2
+
+
+def test_a_stop_token_ends_it_whatever_was_guessed() -> None:
+    h = Harness(guessing=True, token_millis=30)
+    h.submit(request(A, PROMPT, 100, stop=(5,)))
+    h.computed(h.frames[-1], 3)
+    first = h.frames[1]
+    h.computed(first, *range(4, 4 + len(first.tokens)))
+    assert not list(h.scheduler.sequences())
+
+
+def test_a_nack_takes_the_guesses_back() -> None:
+    h = repeating()
+    h.departed(h.frames[1], Reason.MISSING, held=4)
+    sequence = next(iter(h.scheduler.sequences()))
+    assert not sequence.guesses
+    assert h.frames[-1].spans[0].position == 4
+
+
+@pytest.mark.parametrize(("load", "goes"), [(Load(1, decoding=1), 2), (Load(2, decoding=2), 0)])
+def test_only_what_places_are_left_is_filled_with_guesses(load: Load, goes: int) -> None:
+    sequence = Sequence(request(A, PROMPT, 100), 0.0)
+    sequence.begin_attempt(0)
+    sequence.reserved, sequence.issued = 1000, len(PROMPT) + 1
+    sequence.accept((3,), 1000, 0.0)
+    queue = ReadyQueue()
+    queue.push(sequence)
+    assert sequence.id not in queue
+    layout = pipeline(token_millis=30)
+    cost = CostModel(layout.stages, 16)
+    speculator = Speculator(True)
+    speculator.configure(layout, cost)
+    pieces = compose(queue, load, cost, speculator)
+    assert sum(p.length for p in pieces) == goes
+
+
+def test_not_when_it_is_switched_off() -> None:
+    h = Harness()
+    h.submit(request(A, PROMPT, 100))
+    h.computed(h.frames[-1], 3)
+    assert h.frames[-1].tokens == (3,)
+    assert len(h.frames) == 2
+
+
+def test_a_sequence_that_never_agrees_stops_guessing() -> None:
+    h = repeating()
+    for token in range(1000, 1020):  # what followed the last time never follows
+        oldest = next(m for m in h.scheduler._dispatch.window if m.spans)
+        frame = next(f for f in h.frames if f.microbatch == oldest.id)
+        h.computed(frame, *(token,) * frame.spans[0].outputs)
+        h.scheduler._book.running[A].acceptance.judge(False)
+    assert [f.spans[0].length for f in h.frames[-8:]] == [1] * 8
+    assert h.scheduler.status()["speculation"]["sent"] < 8
