@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,8 +56,26 @@ class Suspect:
 
 
 @dataclass(frozen=True, slots=True)
+class Propose:
+    """Ask the draft model what comes next. Of the sequence it needs tokens [0, position), whose
+    hash is `prefix_hash`, and then `tokens`; it is to go on until it has guessed the tokens before
+    `until`, and to say each as soon as it has it (`Scheduler.drafted`). A later word on the same
+    sequence replaces this one; `until` at the end of `tokens` asks for nothing but to follow. A
+    draft that holds less, or other tokens, says how many of the first it holds (`Scheduler.lags`).
+    `constants` are the sequence's, which the draft samples with.
+    """
+
+    sequence: bytes
+    position: int
+    prefix_hash: int
+    tokens: tuple[int, ...]
+    until: int
+    constants: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Inquire:
     """Ask every stage what it holds, out of band; the scheduler is told by `held`."""
 
 
-Action = Send | Deliver | Finished | Revoke | Suspect | Inquire
+Action = Send | Deliver | Finished | Revoke | Suspect | Propose | Inquire
