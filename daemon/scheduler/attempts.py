@@ -45,6 +45,7 @@ class Attempts:
                 if short is None:
                     self._book.run(sequence)
                     self._dispatch.ready.push(sequence)
+                    self._dispatch.speculator.changed(sequence)
                     continue
                 if self._book.running or len(self._residency.expected):
                     break
@@ -132,6 +133,7 @@ class Attempts:
         if cause == "missing" and self._residency.missed(sequence, position):
             actions += self.inquire()
         self._dispatch.withdraw(sequence.id)
+        self._dispatch.speculator.refuted(sequence)
         sequence.begin_attempt(position)
         self._residency.began(sequence)
         delay = self._limits.backoff(sequence.repeats)
@@ -144,6 +146,7 @@ class Attempts:
     def refuted(self, sequence: Sequence) -> list[Action]:
         """A guess was wrong: the next attempt begins with the token that is right."""
         self._dispatch.withdraw(sequence.id)
+        self._dispatch.speculator.refuted(sequence)
         sequence.begin_attempt(len(sequence.history) - 1)
         self._residency.began(sequence)
         return [Revoke(sequence.id, sequence.attempt)]
@@ -158,6 +161,7 @@ class Attempts:
         """It waits again, before all others, and loses no token: what it has is computed anew."""
         self._dispatch.withdraw(sequence.id)
         self._book.wait(sequence)
+        self._dispatch.speculator.forget(sequence.id)
         self._residency.preempt(sequence)
         return [Revoke(sequence.id, sequence.attempt)]
 
@@ -168,6 +172,7 @@ class Attempts:
         if self._dispatch.withdraw(sequence.id):
             actions.append(Revoke(sequence.id, sequence.attempt + 1))
         self._book.remove(sequence.id)
+        self._dispatch.speculator.forget(sequence.id)
         self._residency.ended(sequence, reason in _KEPT, now)
         sequence.status = SequenceStatus.FINISHED
         return actions

@@ -33,7 +33,7 @@ class Piece:
 
 
 def compose(
-    ready: ReadyQueue, load: Load, cost: CostModel, speculator: Speculator
+    ready: ReadyQueue, load: Load, cost: CostModel, speculator: Speculator, now: float
 ) -> tuple[Piece, ...]:
     """The pieces of the next microbatch; empty when none is to be sent now.
 
@@ -51,7 +51,8 @@ def compose(
         return (Piece(alone, cost.chunk(alone.remaining, alone.issued, None)),)
     groups = cost.groups(load.decoding, load.attended)
     prefill, full = ready.prefill, groups.count >= cost.stages
-    if load.steps < groups.count and (turn := ready.decode(groups.size)):
+    turn = ready.decode(groups.size) if load.steps < groups.count else ()
+    if turn and not any([speculator.holds(s, groups, now) for s in turn]):
         step = [Piece(s, s.remaining + speculator.beside(s, groups)) for s in turn]
         if prefill is not None and cost.mixed and full:
             asked = Pass(sum(p.length for p in step), sum(s.issued for s in turn))

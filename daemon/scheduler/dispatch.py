@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from daemon.scheduler.actions import Send
+from daemon.scheduler.actions import Propose, Send
 from daemon.scheduler.compose import Load, Piece, compose
 from daemon.scheduler.cost import CostModel, Pass
 from daemon.scheduler.inflight import Microbatch, Window
@@ -34,6 +34,7 @@ class Dispatch:
         self._last_id = 0  # 0 means idle in a heartbeat
         self._carriers_lost = 0
         self._carrier_after = 0.0
+        self._now = 0.0
 
     def reset(self, pipeline: Pipeline | None) -> None:
         """Nothing that was sent before counts any more."""
@@ -59,7 +60,7 @@ class Dispatch:
         """
         wrong = sequence.refuted
         cancelled = self.window.frames_of(sequence.id) if wrong else 0
-        self.speculator.judged(guesses - wrong, wrong, cancelled)
+        self.speculator.judged(sequence, guesses - wrong, wrong, cancelled)
 
     def give_up(self, microbatch: int, now: float) -> tuple[Span, ...]:
         """The frame will not come back. Returns the spans that were still awaited from it."""
@@ -88,23 +89,28 @@ class Dispatch:
                 if inferred and self.window.drop_span(other.id, s.sequence):
                     self.outbox.lost(other.id)
 
-    def fill(self, now: float, decoding: int, attended: int) -> list[Send]:
-        """Send what the window has room for. `decoding` running sequences decode, `attended` are
-        their positions.
+    def fill(self, now: float, decoding: int, attended: int) -> list[Send | Propose]:
+        """Send what the window has room for, and ask the draft for more. `decoding` running
+        sequences decode, `attended` are their positions.
         """
         if self.pipeline is None or self.cost is None:
             return []
-        sends = []
+        self._now = now
+        sends: list[Send | Propose] = []
         while pieces := compose(
-            self.ready, self._load(decoding, attended), self.cost, self.speculator
+            self.ready, self._load(decoding, attended), self.cost, self.speculator, now
         ):
             sends.append(self._send(self.pipeline, self.cost, pieces, now))
         if self._carrier_due() and now >= self._carrier_after:
             sends.append(self._send(self.pipeline, self.cost, (), now))
-        return sends
+        return [*sends, *self.speculator.proposals(now)]
 
     def next_wake(self) -> float | None:
-        times = [self.window.next_deadline(), self.ready.next_wake()]
+        times = [
+            self.window.next_deadline(),
+            self.ready.next_wake(),
+            self.speculator.next_wake(self._now),
+        ]
         if self._carrier_due():
             times.append(self._carrier_after)
         return min((t for t in times if t is not None), default=None)

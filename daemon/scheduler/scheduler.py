@@ -148,6 +148,30 @@ class Scheduler:
         self.residency.report(stage, sequences)
         return self._go_on(now)
 
+    def draft_ready(self, seconds: float | None, now: float) -> list[Action]:
+        """A draft model is there, which measured so many seconds a token; None: it is gone."""
+        self._dispatch.speculator.draft.ready(seconds)
+        for sequence in self._book.running.values():
+            self._dispatch.speculator.changed(sequence)
+        return self._go_on(now)
+
+    def drafted(
+        self, sequence: bytes, position: int, prefix_hash: int, tokens: tuple[int, ...], now: float
+    ) -> list[Action]:
+        """The draft model guesses `tokens` from `position` on, after tokens of this hash."""
+        found = self._book.running.get(sequence)
+        if found is None:
+            return []
+        self._dispatch.speculator.drafted(found, position, prefix_hash, tokens, now)
+        return self._go_on(now)
+
+    def lags(self, sequence: bytes, held: int, now: float) -> list[Action]:
+        """The draft model has only so many of the tokens that it was told to start from."""
+        found = self._book.running.get(sequence)
+        if found is not None and self._dispatch.speculator.draft.lags(sequence, held):
+            self._dispatch.speculator.changed(found)
+        return self._go_on(now)
+
     def evict(self, sequence: bytes, now: float) -> list[Action]:
         """A sequence that is kept, pinned or not, is to be forgotten."""
         self.residency.evict(sequence)

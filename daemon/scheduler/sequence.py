@@ -120,16 +120,20 @@ class Sequence:
         """Assume that these follow the history and the guesses before."""
         self.guesses.extend(self.history.hash_at(len(self.history)), tokens)
 
+    def hash_at(self, position: int) -> int:
+        """Hash of the tokens before `position`, guesses included."""
+        beyond = position - len(self.history)
+        return self.guesses.hash_at(beyond) if beyond > 0 else self.history.hash_at(position)
+
     def span(self, length: int) -> tuple[Span, list[int]]:
         """The next `length` tokens, known ones and guesses, as they are sent."""
         start, known = self.issued, len(self.history)
         end = start + length
-        before = start - known
-        prefix_hash = self.guesses.hash_at(before) if before > 0 else self.history.hash_at(start)
         tokens = self.history.tokens[start:end]
-        tokens += islice(self.guesses.tokens, max(0, before), max(0, end - known))
+        tokens += islice(self.guesses.tokens, max(0, start - known), max(0, end - known))
         outputs = max(0, end - max(start, known - 1))
-        return Span(self.id, self.attempt, start, length, prefix_hash, outputs), tokens
+        span = Span(self.id, self.attempt, start, length, self.hash_at(start), outputs)
+        return span, tokens
 
     def room(self, more: int) -> int:
         """Tokens that it has or will have after `more` steps."""

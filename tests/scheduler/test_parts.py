@@ -55,15 +55,15 @@ def ready(decode: bytes, prefill: bytes) -> ReadyQueue:
     ],
 )
 def test_compose(decode: bytes, prefill: bytes, load: Load, chosen: str) -> None:
-    pieces = compose(ready(decode, prefill), load, COST, OFF)
+    pieces = compose(ready(decode, prefill), load, COST, OFF, 0.0)
     assert " ".join(f"{chr(p.sequence.id[0])}{p.length}" for p in pieces) == chosen
 
 
 def test_a_model_that_cannot_mix_has_one_chunk_beside_the_steps() -> None:
     cost = CostModel([StageCost(((1, 0.1),), 0.01)] * 2, 16, mixed=False)
-    assert [p.length for p in compose(ready(b"a", b"p"), Load(decoding=1), cost, OFF)] == [1]
+    assert [p.length for p in compose(ready(b"a", b"p"), Load(decoding=1), cost, OFF, 0.0)] == [1]
     beside = [
-        [p.length for p in compose(ready(b"", b"p"), load, cost, OFF)]
+        [p.length for p in compose(ready(b"", b"p"), load, cost, OFF, 0.0)]
         for load in (Load(steps=2, decoding=2), Load(steps=2, chunks=1, decoding=2))
     ]
     assert beside == [[2], []]
@@ -75,8 +75,8 @@ def test_who_is_computed_alone_waits_for_an_empty_pipe() -> None:
     guilty.begin_attempt(0)
     guilty.alone = True
     queue.push(guilty)
-    assert not compose(queue, Load(steps=1, decoding=1), COST, OFF)
-    (piece,) = compose(queue, Load(decoding=1), COST, OFF)
+    assert not compose(queue, Load(steps=1, decoding=1), COST, OFF, 0.0)
+    (piece,) = compose(queue, Load(decoding=1), COST, OFF, 0.0)
     assert piece.sequence is guilty
 
 

@@ -250,7 +250,7 @@ def test_only_what_places_are_left_is_filled_with_guesses(load: Load, goes: int)
     cost = CostModel(layout.stages, 16)
     speculator = Speculator(True)
     speculator.configure(layout, cost)
-    pieces = compose(queue, load, cost, speculator)
+    pieces = compose(queue, load, cost, speculator, 0.0)
     assert sum(p.length for p in pieces) == goes
 
 

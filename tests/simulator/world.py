@@ -16,11 +16,21 @@ from functools import partial
 from typing import Any
 
 from daemon.footprint import Footprint, StageMemory
-from daemon.scheduler.actions import Action, Deliver, Finished, Inquire, Revoke, Send, Suspect
+from daemon.scheduler.actions import (
+    Action,
+    Deliver,
+    Finished,
+    Inquire,
+    Propose,
+    Revoke,
+    Send,
+    Suspect,
+)
 from daemon.scheduler.pipeline import Limits, Pipeline, StageCost
 from daemon.scheduler.request import FinishReason, Refusal, Request, RequestError
 from daemon.scheduler.scheduler import Scheduler
 from tests.simulator.disks import read_something
+from tests.simulator.draft import SimulatedDraft
 from tests.simulator.ending import check_empty, check_end, check_kept
 from tests.simulator.faults import CALM, Fault, Rates
 from tests.simulator.model import LAYERS, VOCABULARY
@@ -56,7 +66,7 @@ class World:
     request ends a stage whenever a certain token of it is computed, or with `raises` fails, and all
     that is computed with it. In a `crowd` all come
     at once, and there is not memory for all; with `alike` all come at once and begin as one. When
-    `guessing`, an oracle guesses what follows.
+    `guessing`, a draft model or an oracle guesses what follows.
     """
 
     def __init__(
@@ -126,6 +136,8 @@ class World:
         if rates != CALM:
             self.later(0.25, self._trouble)
         self.later(0.1, self._heartbeat)
+        own = random.Random(seed + 1)
+        self.draft = SimulatedDraft(self, own) if guessing and own.random() < 0.6 else None
 
     # --- the run ------------------------------------------------------------------------------
 
@@ -196,6 +208,9 @@ class World:
                         delay = self.rng.choice((HOP_SECONDS / 2, 0.05, 1.0))
                         revoke = partial(stage.ledger.revoke, sequence, attempt)
                         self.later(delay, revoke)
+                case Propose():
+                    assert self.draft, "nobody is there to be asked"
+                    self.draft.hear(action)
                 case Inquire():
                     self.allowed += self.rates != CALM  # a fork was in vain
                     for stage in self.stages:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import islice
 from typing import Any, Protocol
 
+from daemon.scheduler.actions import Propose
 from daemon.scheduler.cost import CostModel, Groups, Pass
 from daemon.scheduler.pipeline import Pipeline
-from daemon.scheduler.sequence import Sequence
+from daemon.scheduler.sequence import Sequence, SequenceStatus
+from daemon.scheduler.speculation.draft import Draft
 from daemon.scheduler.speculation.tempo import NONE, Course, Tempo, choose
 
 MOST = 15  # guesses in a frame
 STEP = 0.05  # acceptances that differ by less share a tempo
 USES = 256  # of a tempo, before it is chosen anew: costs change
+PATIENCE = 2.0  # times as long as guesses take, they are waited for
+PROBE = 16  # tokens after which the draft is asked for one where nothing is guessed
 
 
 class Guesser(Protocol):
@@ -30,14 +35,20 @@ class FromItself:
 
 
 class Speculator:
+    """Guesses come from the draft model, where there is one, else from the sequences themselves."""
+
     def __init__(self, enabled: bool, guesser: Guesser | None = None) -> None:
         self._guesser = guesser or FromItself()
         self.counts: Counter[str] = Counter()
+        self.draft = Draft()
         self._enabled = enabled
         self._context_length = 0
         self._reach: int | None = None
         self._cost: CostModel | None = None
+        self._groups = Groups(1, 1)
         self._tempi: dict[tuple[int, Groups], tuple[Tempo, int]] = {}
+        self._changed: dict[bytes, Sequence] = {}
+        self._holds: dict[bytes, tuple[int, float]] = {}  # at which length, and until when
 
     def configure(self, pipeline: Pipeline | None, cost: CostModel | None) -> None:
         self._tempi.clear()
@@ -47,9 +58,32 @@ class Speculator:
             reaches = [stage.reach for stage in pipeline.memory if stage.reach is not None]
             self._reach = min(reaches, default=None)
 
+    # --- what goes with the next frame ----------------------------------------------------------
+
+    def holds(self, sequence: Sequence, groups: Groups, now: float) -> bool:
+        """Whether the known tokens of a sequence wait for guesses that the draft is to bring; not
+        for much longer than these take as a rule.
+        """
+        tempo = self._tempo(sequence, groups)
+        wanted = min(tempo.first, self._room(sequence))
+        if not self.draft.here or len(sequence.guesses) >= wanted:
+            self._holds.pop(sequence.id, None)
+            return False
+        length = len(sequence.history)
+        since, until = self._holds.get(sequence.id, (-1, 0.0))
+        if since != length:
+            until = now + PATIENCE * (self.draft.wait + wanted * self.draft.each)
+            self._holds[sequence.id] = length, until
+        return now < until
+
+    def next_wake(self, now: float) -> float | None:
+        """When somebody has waited long enough for guesses."""
+        return min((until for _, until in self._holds.values() if until > now), default=None)
+
     def beside(self, sequence: Sequence, groups: Groups) -> int:
         """How many guesses go with the known tokens of a sequence that decodes."""
         tempo = self._tempo(sequence, groups)
+        self._holds.pop(sequence.id, None)
         self._fill(sequence, max(1, tempo.first))  # one is watched also if none is sent
         return self._counted(min(tempo.first, len(sequence.guesses)))
 
@@ -60,58 +94,134 @@ class Speculator:
             return 0
         wanted = sequence.assumed + tempo.after
         self._fill(sequence, wanted)
-        return self._counted(min(tempo.after, len(sequence.guesses) - sequence.assumed))
+        there = len(sequence.guesses) - sequence.assumed
+        if self.draft.here and there < min(tempo.after, self._room(sequence) - sequence.assumed):
+            return 0  # more are on their way
+        return self._counted(min(tempo.after, there))
+
+    # --- the draft model ------------------------------------------------------------------------
+
+    def changed(self, sequence: Sequence) -> None:
+        """It has other tokens than before, or the draft has."""
+        if self.draft.here and self._enabled:
+            self._changed[sequence.id] = sequence
+
+    def refuted(self, sequence: Sequence) -> None:
+        """Its guesses came to nothing."""
+        self.draft.refuted(sequence)
+        self.changed(sequence)
+
+    def proposals(self, now: float) -> list[Propose]:
+        """What to ask the draft model after what has changed."""
+        if not self._changed or self._cost is None or not self.draft.here:
+            return []
+        asked = [
+            self.draft.propose(sequence, self._until(sequence, self._cost.stages), now)
+            for sequence in self._changed.values()
+        ]
+        self._changed.clear()
+        return [one for one in asked if one]
+
+    def drafted(
+        self,
+        sequence: Sequence,
+        position: int,
+        prefix_hash: int,
+        tokens: tuple[int, ...],
+        now: float,
+    ) -> None:
+        """The draft guesses `tokens` from `position` on, after tokens of this hash."""
+        self.draft.heard(sequence.id, len(tokens), now)
+        known = len(sequence.history) + len(sequence.guesses)
+        if sequence.status is not SequenceStatus.DECODE or not 0 <= position <= known:
+            return
+        if sequence.hash_at(position) != prefix_hash:
+            self.counts["late"] += 1  # guessed from what did not happen
+            return
+        line = [*sequence.history.tokens[position:]]
+        line += islice(sequence.guesses.tokens, max(0, position - len(sequence.history)), None)
+        if [*tokens[: len(line)]] != line[: len(tokens)]:
+            self.counts["late"] += 1
+            return
+        room = self._room(sequence) - len(sequence.guesses)
+        sequence.guess(islice(tokens, len(line), len(line) + max(0, room)))
+
+    def forget(self, sequence: bytes) -> None:
+        self.draft.forget(sequence)
+        self._changed.pop(sequence, None)
+        self._holds.pop(sequence, None)
+
+    def _until(self, sequence: Sequence, stages: int) -> int:
+        """How far the draft may run ahead: to what frames can take, and one more, which is watched.
+        Where nothing is guessed it follows, and is asked now and then.
+        """
+        length = len(sequence.history)
+        if sequence.status is not SequenceStatus.DECODE:
+            return length
+        tempo = self._tempo(sequence, self._groups)
+        if tempo == NONE:
+            return length + (sequence.generated % PROBE == 0)
+        ahead = tempo.first + 1 + tempo.after * (stages + 1)
+        return length + min(ahead, self._room(sequence))
+
+    # --- rules ----------------------------------------------------------------------------------
 
     def _counted(self, guesses: int) -> int:
         self.counts["sent"] += guesses
         return guesses
 
     def _fill(self, sequence: Sequence, wanted: int) -> None:
-        """Have so many guesses, if there are any."""
-        room = min(wanted, sequence.guess_room(self._context_length), self._most(sequence))
-        if (lacking := room - len(sequence.guesses)) > 0 and self._enabled:
+        """Have so many guesses, if there are any to be had at once."""
+        lacking = min(wanted, self._room(sequence)) - len(sequence.guesses)
+        if lacking > 0 and self._enabled and not self.draft.here:
             sequence.guess(self._guesser.guess(sequence, lacking))
 
-    def _most(self, sequence: Sequence) -> int:
-        """A cache must be able to give up everything that is not known to be right."""
-        if self._reach is None:
-            return len(sequence.guesses) + MOST
-        return max(0, self._reach - 1)
+    def _room(self, sequence: Sequence) -> int:
+        """How many guesses it may have. A cache must be able to give up everything that is not
+        known to be right.
+        """
+        room = sequence.guess_room(self._context_length)
+        return room if self._reach is None else max(0, min(room, self._reach - 1))
 
     def _tempo(self, sequence: Sequence, groups: Groups) -> Tempo:
+        self._groups = groups
         if not self._enabled or self._cost is None or sequence.alone:
             return NONE
         key = round(sequence.acceptance.share / STEP), groups
         tempo, uses = self._tempi.get(key, (NONE, 0))
         if not uses:
-            positions = len(sequence.history)
-            course = _course(self._cost, groups, positions)
-            idle = groups.count < self._cost.stages or groups.size == 1 == groups.count
+            course = self._course(self._cost, groups, len(sequence.history))
+            idle = groups.count < self._cost.stages or groups == Groups(1, 1)
             tempo, uses = choose(course, min(1.0, key[0] * STEP), MOST, idle), USES
         self._tempi[key] = tempo, uses - 1
         return tempo
 
-    def judged(self, right: int, wrong: int, cancelled: int) -> None:
-        """So many guesses were right, and wrong; frames are under way in vain."""
+    def _course(self, cost: CostModel, groups: Groups, positions: int) -> Course:
+        """Of a group of sequences that all guess as much, each of so many positions."""
+
+        def asked(n: int) -> Pass:
+            return Pass(groups.size * n, groups.size * n * positions)
+
+        return Course(
+            lambda n: [cost.stage_seconds(i, asked(n)) for i in range(cost.stages)],
+            lambda n: cost.between_seconds(groups.size * n),
+            wait=self.draft.wait if self.draft.here else 0.0,
+            each=self.draft.each if self.draft.here else 0.0,
+            groups=groups.count,
+        )
+
+    def judged(self, sequence: Sequence, right: int, wrong: int, cancelled: int) -> None:
+        """There are new tokens. So many guesses that were sent were right, and wrong; frames are
+        under way in vain.
+        """
+        self.changed(sequence)
         self.counts["right"] += right
         self.counts["wrong"] += wrong
         self.counts["cancelled"] += cancelled
 
     def as_dict(self) -> dict[str, Any]:
         """Guesses sent, right and wrong; what was sent after a wrong one is neither. Frames that
-        were cancelled.
+        were cancelled; guesses of the draft that came too late.
         """
-        return {name: self.counts[name] for name in ("sent", "right", "wrong", "cancelled")}
-
-
-def _course(cost: CostModel, groups: Groups, positions: int) -> Course:
-    """Of a group of sequences that all guess as much, each of so many positions."""
-
-    def asked(n: int) -> Pass:
-        return Pass(groups.size * n, groups.size * n * positions)
-
-    return Course(
-        lambda n: [cost.stage_seconds(i, asked(n)) for i in range(cost.stages)],
-        lambda n: cost.between_seconds(groups.size * n),
-        groups=groups.count,
-    )
+        names = ("sent", "right", "wrong", "cancelled", "late")
+        return {name: self.counts[name] for name in names}
