@@ -31,6 +31,7 @@ BENCHMARKS = {
     "hop": ("benchmarks.parts:run_hop", "one frame from a process to another"),
     "coordinator": ("benchmarks.parts:run_coordinator", "its own work per microbatch"),
     "kv": ("benchmarks.kv:run", "quantised KV: bytes, perplexity, speed"),
+    "head": ("benchmarks.head:run", "norm, head and choice as one step, against separate steps"),
     "memory": ("benchmarks.memory:run", "a stage's highest size, and what loading opens"),
     "startup": ("benchmarks.startup:run", "help, status, and the demo's first token"),
     "parity": ("benchmarks.parity:run", "tokens of every split against one process"),
