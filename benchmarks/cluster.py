@@ -21,18 +21,26 @@ from daemon import local
 from daemon.local import node
 
 READY_SECONDS = 120.0
+SPECULATION = "SHARDBUS_COORDINATOR_SPECULATION"
 
 
 class PinnedCluster(AbstractContextManager["PinnedCluster"]):
     """One node per part of `split`: node n, with all its children, on core n; the coordinator, a
     child of node 0, on the last one.
 
+    Nothing is guessed unless `guessing`: the comparisons are of the pipeline itself.
+
     `blas` "stock" starts stages without an optimised BLAS, which no operator would want; see
     benchmarks/stock_shardd.py.
     """
 
     def __init__(
-        self, folder: Path, split: Sequence[int] | None, blas: str = "", nodes: int = 2
+        self,
+        folder: Path,
+        split: Sequence[int] | None,
+        blas: str = "",
+        nodes: int = 2,
+        guessing: bool = False,
     ) -> None:
         state = STATE / f"cluster-{blas or 'default'}"
         names = [f"bench{number}" for number in range(len(split) if split else nodes)]
@@ -51,6 +59,7 @@ class PinnedCluster(AbstractContextManager["PinnedCluster"]):
             left.stop()  # of a benchmark that was killed
         module = "benchmarks.stock_shardd" if blas == STOCK else "daemon"
         before, node.SHARDD = node.SHARDD, (sys.executable, "-m", module)
+        os.environ[SPECULATION] = "auto" if guessing else "off"
         self.requests = Requests(plan.endpoint)
         try:
             self._cluster = plan.start(self._ready, READY_SECONDS)
@@ -64,6 +73,7 @@ class PinnedCluster(AbstractContextManager["PinnedCluster"]):
             raise
         finally:
             node.SHARDD = before
+            del os.environ[SPECULATION]
 
     @property
     def endpoint(self) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ctl.render.table import Column, Style, clean, table
-from ctl.render.units import latency, share
+from ctl.render.units import latency, number, share
 
 Row = Mapping[str, Any]
 
@@ -52,4 +52,19 @@ def pipeline_text(data: Row, style: Style) -> str:
     blocks = [head, table(STAGE_COLUMNS, stages, style)]
     if hops:
         blocks += ["", table(HOP_COLUMNS, hops, style)]
+    if guessed := _guesses(data.get("speculation") or {}):
+        blocks += ["", guessed]
     return "\n".join(blocks)
+
+
+def _guesses(data: Row) -> str:
+    """One line; "" when nothing was ever guessed."""
+    if not data.get("sent"):
+        return ""
+    tempo = data.get("tempo") or {}
+    return (
+        f"guesses from {clean(data.get('source'))}: {share(data.get('acceptance'))} right of "
+        f"{number(data.get('sent'))} sent · {clean(tempo.get('first'))} beside a token, "
+        f"{clean(tempo.get('after'))} ahead of it · {number(data.get('frames_ahead'))} frames "
+        f"ahead, {number(data.get('cancelled'))} cancelled"
+    )

@@ -138,6 +138,7 @@ class Clients:
             "window": status["window"],
             "reissues": status["reissues"],
             "dropped": of.dropped,
+            "speculation": status["speculation"],
             "stages": views.stages_view(of.cluster, of.scheduler.stats, now),
             "hops": views.hops_view(of.cluster, of.scheduler.stats, now),
         }

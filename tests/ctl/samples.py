@@ -118,6 +118,17 @@ PIPELINE: dict[str, Any] = {
         },
     ],
     "hops": HOPS,
+    "speculation": {
+        "source": "n-grams",
+        "sent": 1234,
+        "right": 600,
+        "wrong": 200,
+        "frames_ahead": 31,
+        "cancelled": 4,
+        "late": 0,
+        "acceptance": 0.75,
+        "tempo": {"first": 2, "after": 3},
+    },
 }
 AB, CD = "ab" * 16, "cd" * 16
 KV = [

@@ -60,7 +60,8 @@ def run(
         happened["faults"] += world.faults.total()
         happened["followed"] += len(world.followed)
         happened += world.scheduler.residency.counts
-        happened.update(world.scheduler.status()["speculation"])
+        guesses = world.scheduler.status()["speculation"]
+        happened.update({name: guesses[name] for name in ("right", "wrong", "cancelled")})
     return happened
 
 

@@ -46,6 +46,7 @@ class Speculator:
         self._reach: int | None = None
         self._cost: CostModel | None = None
         self._groups = Groups(1, 1)
+        self._last = NONE
         self._tempi: dict[tuple[int, Groups], tuple[Tempo, int]] = {}
         self._changed: dict[bytes, Sequence] = {}
         self._holds: dict[bytes, tuple[int, float]] = {}  # at which length, and until when
@@ -97,6 +98,7 @@ class Speculator:
         there = len(sequence.guesses) - sequence.assumed
         if self.draft.here and there < min(tempo.after, self._room(sequence) - sequence.assumed):
             return 0  # more are on their way
+        self.counts["frames_ahead"] += there > 0
         return self._counted(min(tempo.after, there))
 
     # --- the draft model ------------------------------------------------------------------------
@@ -194,6 +196,7 @@ class Speculator:
             idle = groups.count < self._cost.stages or groups == Groups(1, 1)
             tempo, uses = choose(course, min(1.0, key[0] * STEP), MOST, idle), USES
         self._tempi[key] = tempo, uses - 1
+        self._last = tempo
         return tempo
 
     def _course(self, cost: CostModel, groups: Groups, positions: int) -> Course:
@@ -220,8 +223,19 @@ class Speculator:
         self.counts["cancelled"] += cancelled
 
     def as_dict(self) -> dict[str, Any]:
-        """Guesses sent, right and wrong; what was sent after a wrong one is neither. Frames that
-        were cancelled; guesses of the draft that came too late.
+        """Guesses sent, right and wrong; what was sent after a wrong one is neither. Frames with
+        guesses alone, and those of them that were cancelled; guesses of the draft that came too
+        late. `tempo` is the last that was chosen.
         """
-        names = ("sent", "right", "wrong", "cancelled", "late")
-        return {name: self.counts[name] for name in names}
+        names = ("sent", "right", "wrong", "frames_ahead", "cancelled", "late")
+        judged = self.counts["right"] + self.counts["wrong"]
+        return {
+            "source": self._source if self._enabled else "off",
+            **{name: self.counts[name] for name in names},
+            "acceptance": self.counts["right"] / judged if judged else None,
+            "tempo": {"first": self._last.first, "after": self._last.after},
+        }
+
+    @property
+    def _source(self) -> str:
+        return "draft" if self.draft.here else "n-grams"
