@@ -118,6 +118,7 @@ def test_chosen_by_what_it_promises() -> None:
     dear = Course(lambda n: (0.1 * n, 0.1 * n), lambda n: 0.0)  # as on a slow core
     cheap = Course(lambda n: (0.1 + 0.02 * n,) * 2, lambda n: 0.0)
     assert choose(dear, 0.3, 15, ahead=False) == NONE
+    assert choose(flat(0.0, 0.0), 0.9, 15, ahead=True) == NONE  # nothing is measured yet
     assert choose(cheap, 0.0, 15, ahead=True) == NONE
     assert choose(cheap, 0.8, 15, ahead=False).first >= 3
     assert choose(cheap, 0.8, 15, ahead=False).after == 0

@@ -10,6 +10,7 @@ from the times at which each frame would return.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -58,7 +59,7 @@ class Course:
             judged = guesses + 1 if not sent else guesses
             if not tempo.after:
                 tokens = sum(acceptance**n for n in range(guesses + 1))
-                return tokens / max(cycle, self.groups * max(self.stages(guesses + 1)))
+                return _per(tokens, max(cycle, self.groups * max(self.stages(guesses + 1))))
             survives = alive * acceptance**judged
             seconds += (alive - survives) * cycle
             alive, sent = survives, sent + 1
@@ -66,7 +67,7 @@ class Course:
                 seconds += alive * cycle
                 break
         tokens = (1.0 - alive) / (1.0 - acceptance) if acceptance < 1.0 else float(judged * sent)
-        return tokens / seconds
+        return _per(tokens, seconds)
 
     def _cycles(self, tempo: Tempo) -> Iterator[tuple[int, float]]:
         """For each frame how many guesses it has, and how long the cycle is that ends with it."""
@@ -95,6 +96,11 @@ class Course:
                 busy = min(step, max(step, self.wait + tempo.after * self.each)) / 2
             again = self.wait + tempo.first * self.each if tempo.first else 0.0
             yield guesses, at + max(0.0, busy - again)
+
+
+def _per(tokens: float, seconds: float) -> float:
+    """Before anything is measured, everything takes no time."""
+    return tokens / seconds if seconds > 0.0 else math.inf
 
 
 def choose(course: Course, acceptance: float, most: int, ahead: bool) -> Tempo:
