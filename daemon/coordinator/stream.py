@@ -29,23 +29,24 @@ class Stream:
     tokens: int = 0
     stopped: bool = False
 
-    def take(self, tokens: Sequence[int], now: float) -> str:
-        """The text that these tokens make visible; after it `stopped` says whether a stop string
-        was met.
+    def take(self, tokens: Sequence[int], now: float) -> tuple[str, int]:
+        """The text that these tokens make visible, and how many of them are the answer's: after it
+        `stopped` says whether a stop string was met, and then what comes after it is not.
         """
         self.first_at = now if self.first_at is None else self.first_at
         self.last_at = now
-        self.tokens += len(tokens)
-        shown = ""
+        shown, used = "", 0
         for token in tokens:
+            used += 1
             self.detokenizer.add_token(token)
             piece, self.stopped = self.stops.push(self.detokenizer.last_segment)
             shown += piece
             if self.stopped:
                 break
+        self.tokens += used
         if self.turn:
-            self.turn.take(tokens, shown)
-        return shown
+            self.turn.take(tokens[:used], shown)
+        return shown, used
 
     def rest(self) -> str:
         """The stream has ended: what was still held back."""

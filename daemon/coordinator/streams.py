@@ -118,15 +118,16 @@ class Streams:
         stream = self._streams.get(action.sequence)
         if stream is None:
             return
-        self._delivered.append((now, len(action.tokens)))
         try:
-            text = stream.take(action.tokens, now)
+            text, used = stream.take(action.tokens, now)
         except (LookupError, ValueError, OverflowError) as error:
             # A model's vocabulary may be padded: such a token has no text.
             self._without_text(stream, action.tokens, error)
             return
-        logprobs = list(action.logprobs) if action.logprobs is not None else None
-        self._tell(stream, {"text": text, "tokens": list(action.tokens), "logprobs": logprobs})
+        self._delivered.append((now, used))
+        logprobs = list(action.logprobs[:used]) if action.logprobs is not None else None
+        tokens = list(action.tokens[:used])
+        self._tell(stream, {"text": text, "tokens": tokens, "logprobs": logprobs})
         if stream.stopped:
             ended = self._of.scheduler.finish(action.sequence, rq.FinishReason.STOP, now)
             self._of.perform(ended)

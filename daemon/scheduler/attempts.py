@@ -145,11 +145,14 @@ class Attempts:
 
     def refuted(self, sequence: Sequence) -> list[Action]:
         """A guess was wrong: the next attempt begins with the token that is right."""
-        self._dispatch.withdraw(sequence.id)
+        under_way = self._dispatch.withdraw(sequence.id)
         self._dispatch.speculator.refuted(sequence)
+        # All stages have had the constants, or a result would not have come.
+        due = sequence.prefix is not None
         sequence.begin_attempt(len(sequence.history) - 1)
+        sequence.constants_due = due
         self._residency.began(sequence)
-        return [Revoke(sequence.id, sequence.attempt)]
+        return [Revoke(sequence.id, sequence.attempt)] if under_way else []
 
     def inquire(self) -> list[Action]:
         if self._dispatch.pipeline is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from daemon.scheduler.cost import CostModel, Groups, Pass
+from daemon.scheduler.cost import CostModel, Pass
 from daemon.scheduler.ready import ReadyQueue
 from daemon.scheduler.sequence import Sequence
 from daemon.scheduler.speculation.speculator import Speculator
@@ -14,7 +14,7 @@ from daemon.scheduler.speculation.speculator import Speculator
 class Load:
     """How full the pipe is: microbatches in flight that are decode steps, and that are not.
     `decoding` counts the running sequences that decode, whether in flight or not, `attended` their
-    positions. `alone`: nothing may join what is in flight.
+    positions. `alone`: nothing may join what is in flight. `ahead`: frames of guesses alone.
     """
 
     steps: int = 0
@@ -22,6 +22,7 @@ class Load:
     decoding: int = 0
     attended: int = 0
     alone: bool = False
+    ahead: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +47,22 @@ def compose(
     if load.alone:
         return ()
     if (alone := ready.alone) is not None:
-        if load.steps or load.chunks:
+        if load.steps or load.chunks or load.ahead:
             return ()
         return (Piece(alone, cost.chunk(alone.remaining, alone.issued, None)),)
     groups = cost.groups(load.decoding, load.attended)
     prefill, full = ready.prefill, groups.count >= cost.stages
     turn = ready.decode(groups.size) if load.steps < groups.count else ()
-    if turn and not any([speculator.holds(s, groups, now) for s in turn]):
-        step = [Piece(s, s.remaining + speculator.beside(s, groups)) for s in turn]
+    speculator.among(groups, now)
+    if turn and not any([speculator.holds(s, now) for s in turn]):
+        step = [Piece(s, s.remaining + speculator.beside(s)) for s in turn]
         if prefill is not None and cost.mixed and full:
-            asked = Pass(sum(p.length for p in step), sum(s.issued for s in turn))
+            attended = sum(p.length * p.sequence.issued for p in step)
+            asked = Pass(sum(p.length for p in step), attended)
             step.append(Piece(prefill, cost.rider(prefill.remaining, prefill.issued, asked)))
         return tuple(step)
     if prefill is None:
-        return _ahead(ready, load, cost, groups, speculator)
+        return () if turn else _ahead(ready, load, cost, speculator)
     if not load.decoding:
         places, patience = cost.useful_in_flight(), None
     else:
@@ -72,13 +75,14 @@ def compose(
 
 
 def _ahead(
-    ready: ReadyQueue, load: Load, cost: CostModel, groups: Groups, speculator: Speculator
+    ready: ReadyQueue, load: Load, cost: CostModel, speculator: Speculator
 ) -> tuple[Piece, ...]:
-    """Guesses of a sequence whose known tokens are all under way, if there is room."""
-    places = cost.useful_in_flight() if load.decoding == 1 else cost.stages
-    if load.steps >= places:
+    """Guesses of the only sequence that decodes, when all its known tokens are under way."""
+    if load.decoding != 1 or not speculator.runs_ahead:
+        return ()
+    if load.steps + load.ahead >= cost.useful_in_flight():
         return ()
     for sequence in ready.awaited:
-        if length := speculator.ahead(sequence, groups):
+        if length := speculator.ahead(sequence):
             return (Piece(sequence, length),)
     return ()

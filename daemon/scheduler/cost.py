@@ -32,12 +32,14 @@ WORTH_CHANGING = 0.02  # predicted gain below which the number of groups stays
 @dataclass(frozen=True, slots=True)
 class Pass:
     """What a frame asks of each stage: `tokens` new positions, which attend to `attended` positions
-    in all. `together`: each gives a token; anything else is a chunk of a prompt.
+    in all. `together`: of several sequences, or one position; else a chunk of a prompt, or, with
+    `verify`, several positions of one sequence that each give a token.
     """
 
     tokens: int
     attended: int = 0
     together: bool = True
+    verify: bool = False
 
     def joined(self, length: int, position: int) -> Pass:
         """With `length` positions of a prompt, from `position` on."""
@@ -49,7 +51,8 @@ class Pass:
         return cls(
             sum(s.length for s in spans),
             sum(s.length * (s.position + s.length // 2) for s in spans),
-            len(spans) > 1 or all(s.length == max(1, s.outputs) for s in spans),
+            len(spans) > 1 or all(s.length == 1 for s in spans),
+            len(spans) == 1 and spans[0].length == spans[0].outputs > 1,
         )
 
 
@@ -74,6 +77,12 @@ class CostModel:
                 range(1, MOST_ROWS + MOST_TOGETHER + 1),
                 dict(s.step_seconds),
                 s.prefill_token_seconds,
+            )
+            for s in stages
+        ]
+        self._verify = [
+            CostCurve(
+                range(2, MOST_TOGETHER + 1), {1: min(s.step_seconds)[1]}, s.prefill_token_seconds
             )
             for s in stages
         ]
@@ -195,16 +204,19 @@ class CostModel:
         """For `pipeline`: predicted seconds by number of tokens, and between the stages."""
         return {
             "steps": [curve.as_dict() for curve in self._steps],
+            "verify": [curve.as_dict() for curve in self._verify],
             "chunks": [curve.as_dict() for curve in self._chunks],
             "between_seconds": self.between_seconds(1),
         }
 
     def check_integrity(self) -> None:
         self._between.check_integrity()
-        for curve in (*self._steps, *self._chunks):
+        for curve in (*self._steps, *self._verify, *self._chunks):
             curve.check_integrity()
 
     def _curves(self, asked: Pass) -> list[CostCurve]:
+        if asked.verify:
+            return self._verify
         return self._steps if asked.together else self._chunks
 
 

@@ -60,7 +60,7 @@ class Dispatch:
         """
         wrong = sequence.refuted
         cancelled = self.window.frames_of(sequence.id) if wrong else 0
-        self.speculator.judged(sequence, guesses - wrong, wrong, cancelled)
+        self.speculator.judged(guesses - wrong, wrong, cancelled)
 
     def give_up(self, microbatch: int, now: float) -> tuple[Span, ...]:
         """The frame will not come back. Returns the spans that were still awaited from it."""
@@ -93,9 +93,9 @@ class Dispatch:
         """Send what the window has room for, and ask the draft for more. `decoding` running
         sequences decode, `attended` are their positions.
         """
+        self._now = now
         if self.pipeline is None or self.cost is None:
             return []
-        self._now = now
         sends: list[Send | Propose] = []
         while pieces := compose(
             self.ready, self._load(decoding, attended), self.cost, self.speculator, now
@@ -134,8 +134,9 @@ class Dispatch:
             assert not list(self.window), "dispatch: in flight without a pipeline"
 
     def _load(self, decoding: int, attended: int) -> Load:
-        steps = self.window.steps
-        return Load(steps, len(self.window) - steps, decoding, attended, self.window.alone)
+        steps, ahead = self.window.steps, self.window.ahead
+        chunks = len(self.window) - steps - ahead
+        return Load(steps, chunks, decoding, attended, self.window.alone, ahead)
 
     def _carrier_due(self) -> bool:
         """Commands wait, and nothing is in flight after which a frame could take them along."""
@@ -148,7 +149,8 @@ class Dispatch:
         spans: list[Span] = []
         tokens: list[int] = []
         constants: dict[bytes, Mapping[str, Any]] = {}
-        step = any(p.sequence.status is SequenceStatus.DECODE for p in pieces)
+        ahead = bool(pieces) and not any(p.sequence.remaining for p in pieces)
+        step = not ahead and any(p.sequence.status is SequenceStatus.DECODE for p in pieces)
         forks: list[Fork] = []
         for piece in pieces:
             sequence = piece.sequence
@@ -177,6 +179,7 @@ class Dispatch:
                 seconds,
                 cost.slowest_seconds(asked),
                 step,
+                ahead,
                 max((p.sequence.repeats + p.sequence.downs for p in pieces), default=0),
                 any(p.sequence.alone for p in pieces),
             )

@@ -14,8 +14,9 @@ MAX_DOUBLINGS = 6
 class Microbatch:
     """What one frame asks for. `seconds` is its predicted time through the pipe, what is queued
     ahead of it included; `cost` its predicted time on the slowest stage; `step`: some of
-    its sequences decode; `tries` how often it was in vain before; `alone`: nothing else may be in
-    flight beside it. Without spans it only carries commands.
+    its sequences decode, `ahead`: it has nothing but guesses; `tries` how often it was in vain
+    before; `alone`: nothing else may be in flight beside it. Without spans it only carries
+    commands.
     """
 
     id: int
@@ -24,6 +25,7 @@ class Microbatch:
     seconds: float
     cost: float
     step: bool
+    ahead: bool = False
     tries: int = 0
     alone: bool = False
 
@@ -55,6 +57,11 @@ class Window:
     def steps(self) -> int:
         """Decode steps among them."""
         return sum(1 for m in self._flying.values() if m.spans and m.step)
+
+    @property
+    def ahead(self) -> int:
+        """Frames of guesses alone among them."""
+        return sum(1 for m in self._flying.values() if m.spans and m.ahead)
 
     @property
     def alone(self) -> bool:

@@ -15,6 +15,7 @@ class LinkCost:
     def __init__(self) -> None:
         self._tokens = self._seconds = 0.0  # means
         self._variance = self._covariance = 0.0
+        self._largest = 0
         self._known = False
 
     @property
@@ -27,12 +28,16 @@ class LinkCost:
         weight = WEIGHT if self._known else 1.0
         self._known = True
         more, longer = tokens - self._tokens, seconds - self._seconds
+        if weight < 1.0:  # what was held up by something else must not pass for what links cost
+            longer = min(longer, 2 * self._seconds + abs(more) * self.per_token)
+        self._largest = max(self._largest, tokens)
         self._tokens += weight * more
         self._seconds += weight * longer
         self._variance = (1 - weight) * (self._variance + weight * more * more)
         self._covariance = (1 - weight) * (self._covariance + weight * more * longer)
 
     def seconds(self, tokens: int) -> float:
+        tokens = min(tokens, 2 * self._largest)  # a line through small frames says little of large
         return max(0.0, self._seconds + self.per_token * (tokens - self._tokens))
 
     def check_integrity(self) -> None:

@@ -121,6 +121,12 @@ class Residency:
         short = self._make_room(sequence, sequence.room(self._headroom), set())
         return short and self._make_room(sequence, len(sequence.history), set())
 
+    def widen(self, sequence: Sequence) -> None:
+        """More room for guesses, if it costs nobody who runs any."""
+        room = sequence.room(self._headroom)
+        if room > sequence.reserved:
+            self._make_room(sequence, room, set())
+
     def proved(self, sequence: Sequence, now: float) -> None:
         """Every stage holds more of it. What it was forked from is not needed for it any more, and
         others may be forked of it once its prompt is computed.

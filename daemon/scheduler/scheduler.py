@@ -27,8 +27,11 @@ from daemon.scheduler.request import (
 from daemon.scheduler.residency import Residency
 from daemon.scheduler.sequence import Sequence
 from daemon.scheduler.speculation.speculator import Guesser
+from daemon.scheduler.speculation.tempo import MOST
 from daemon.scheduler.trace import PipelineStats
 from transports.frame import Departure, Frame, FrameKind, Reason, Span
+
+WIDEN = 4  # tokens after which a sequence that has little room for guesses tries to get more
 
 
 class Scheduler:
@@ -150,9 +153,7 @@ class Scheduler:
 
     def draft_ready(self, seconds: float | None, now: float) -> list[Action]:
         """A draft model is there, which measured so many seconds a token; None: it is gone."""
-        self._dispatch.speculator.draft.ready(seconds)
-        for sequence in self._book.running.values():
-            self._dispatch.speculator.changed(sequence)
+        self._dispatch.speculator.draft_ready(seconds, self._book.running.values())
         return self._go_on(now)
 
     def drafted(
@@ -270,9 +271,11 @@ class Scheduler:
         fresh = len(sequence.history) - first  # tokens of the result that are known already
         if fresh < 0:  # links keep the order: what led to its guesses is lost
             return self._attempts.reissue(sequence, sequence.confirmed, "lost", now)
-        assumed = sequence.assumed
+        assumed, before = sequence.assumed, len(sequence.history)
         reason, delivered = sequence.accept(tokens[fresh:], pipeline.context_length, now)
-        self._dispatch.judged(sequence, min(assumed, len(delivered)))
+        self._dispatch.speculator.changed(sequence)
+        if assumed:
+            self._dispatch.judged(sequence, min(assumed, len(sequence.history) - before))
         sequence.confirm(min(end, len(sequence.history) - 1))
         if sequence.prefix is not None or not sequence.listed:
             self.residency.proved(sequence, now)
@@ -285,6 +288,8 @@ class Scheduler:
             return actions + self._attempts.finish(sequence, reason, now)
         if sequence.refuted:
             actions += self._attempts.refuted(sequence)
+        if not sequence.generated % WIDEN and sequence.reserved - len(sequence.history) < MOST:
+            self.residency.widen(sequence)
         if len(sequence.history) > sequence.reserved:
             actions += self._attempts.grow(sequence, now)
         if delivered and sequence.id in self._book.running:

@@ -130,7 +130,8 @@ class Sequence:
         start, known = self.issued, len(self.history)
         end = start + length
         tokens = self.history.tokens[start:end]
-        tokens += islice(self.guesses.tokens, max(0, start - known), max(0, end - known))
+        if end > known:
+            tokens += islice(self.guesses.tokens, max(0, start - known), end - known)
         outputs = max(0, end - max(start, known - 1))
         span = Span(self.id, self.attempt, start, length, self.hash_at(start), outputs)
         return span, tokens

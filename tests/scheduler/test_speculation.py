@@ -6,7 +6,7 @@ import pytest
 
 from daemon.history import History
 from daemon.scheduler.compose import Load, compose
-from daemon.scheduler.cost import CostModel
+from daemon.scheduler.cost import CostModel, Groups, Pass
 from daemon.scheduler.links import LinkCost
 from daemon.scheduler.ready import ReadyQueue
 from daemon.scheduler.sequence import Sequence
@@ -15,13 +15,13 @@ from daemon.scheduler.speculation.guesses import Guesses
 from daemon.scheduler.speculation.lookup import Lookup
 from daemon.scheduler.speculation.speculator import Speculator
 from daemon.scheduler.speculation.tempo import NONE, Course, Tempo, choose
-from tests.scheduler.harness import A, Harness, pipeline, request, show
-from transports.frame import Reason
+from tests.scheduler.harness import A, B, Harness, pipeline, request, show
+from transports.frame import Reason, Span, StageTrace
 
 
 def flat(*stages: float) -> Course:
     """Positions cost nothing more, guesses are there at once, links take no time."""
-    return Course(lambda n: stages, lambda n: 0.0)
+    return Course.of(lambda n: stages, lambda n: 0.0)
 
 
 # --- where they come from -----------------------------------------------------------------------
@@ -84,7 +84,7 @@ def test_acceptance_follows_what_happens() -> None:
 
 def test_the_rate_without_guesses_is_one_token_per_round() -> None:
     assert flat(0.2, 0.3).rate(NONE, 0.9) == pytest.approx(2.0)
-    slow = Course(lambda n: (0.2, 0.2), lambda n: 0.1 + 0.05 * n, groups=3)
+    slow = Course.of(lambda n: (0.2, 0.2), lambda n: 0.1 + 0.05 * n, groups=3)
     assert slow.rate(NONE, 0.9) == pytest.approx(1 / 0.6)  # three groups keep a stage for longer
 
 
@@ -93,15 +93,21 @@ def test_the_rate_of_one_frame_at_a_time(acceptance: float) -> None:
     """Leviathan et al. 2023, eq. 1: (1 - a^(k + 1)) / (1 - a) tokens a round."""
     expected = (1 - acceptance**5) / (1 - acceptance) / 0.5
     assert flat(0.2, 0.3).rate(Tempo(4, 0), acceptance) == pytest.approx(expected)
-    drafted = Course(lambda n: (0.2, 0.3), lambda n: 0.0, wait=0.1, each=0.02)
+    drafted = Course.of(lambda n: (0.2, 0.3), lambda n: 0.0, wait=0.1, each=0.02)
     waits = 0.1 + 4 * 0.02
     promised = drafted.rate(Tempo(4, 0), acceptance)
     assert promised == pytest.approx(expected * 0.5 / (0.5 + waits))
 
 
-def test_guesses_that_are_always_right_fill_the_pipe() -> None:
-    """The slowest stage takes a frame every 0.3 s, for ever."""
-    assert flat(0.2, 0.3).rate(Tempo(0, 1), 1.0) == pytest.approx(1 / 0.3, rel=0.02)
+@pytest.mark.parametrize("acceptance", [0.5, 0.9, 0.97])
+def test_frames_that_follow_return_as_the_slowest_stage_lets_them(acceptance: float) -> None:
+    """J guesses are right; the frame of the first wrong one is the (J + 1)th. The first stage is
+    busy two thirds of the time, and half through a pass then.
+    """
+    right = acceptance / (1 - acceptance)
+    expected = (right + 1) / (0.5 + 0.3 * right + 0.1 * 2 / 3)
+    assert flat(0.2, 0.3).rate(Tempo(0, 1), acceptance) == pytest.approx(expected, rel=0.01)
+    assert flat(0.2, 0.3).rate(Tempo(0, 1), 1.0) < 1 / 0.3
 
 
 def test_a_cycle_lasts_until_its_refuted_frame_returns() -> None:
@@ -115,8 +121,8 @@ def test_a_cycle_lasts_until_its_refuted_frame_returns() -> None:
 
 
 def test_chosen_by_what_it_promises() -> None:
-    dear = Course(lambda n: (0.1 * n, 0.1 * n), lambda n: 0.0)  # as on a slow core
-    cheap = Course(lambda n: (0.1 + 0.02 * n,) * 2, lambda n: 0.0)
+    dear = Course.of(lambda n: (0.1 * n, 0.1 * n), lambda n: 0.0)  # as on a slow core
+    cheap = Course.of(lambda n: (0.1 + 0.02 * n,) * 2, lambda n: 0.0)
     assert choose(dear, 0.3, 15, ahead=False) == NONE
     assert choose(flat(0.0, 0.0), 0.9, 15, ahead=True) == NONE  # nothing is measured yet
     assert choose(cheap, 0.0, 15, ahead=True) == NONE
@@ -251,8 +257,64 @@ def test_only_what_places_are_left_is_filled_with_guesses(load: Load, goes: int)
     cost = CostModel(layout.stages, 16)
     speculator = Speculator(True)
     speculator.configure(layout, cost)
+    speculator.among(Groups(1, 1), 0.0)
+    speculator.beside(sequence)  # from then on it is known that it may run ahead
     pieces = compose(queue, load, cost, speculator, 0.0)
     assert sum(p.length for p in pieces) == goes
+
+
+def test_those_that_guess_well_do_not_starve_others() -> None:
+    """Two streams on three stages; one's guesses are always right, the other has none."""
+    h = Harness(guessing=True, token_millis=30, stages=3)
+    h.submit(request(A, PROMPT, 400), request(B, range(500, 510), 400))
+    got = dict.fromkeys((A, B), 0)
+    fresh = 1000
+    for frame in h.frames:  # grows while it is walked through
+        tokens: list[int] = []
+        for span in frame.spans:
+            fresh += 1
+            ahead = range(span.position - 6, span.position - 6 + span.length)  # 3, 4, 5 … 8, 1, 2
+            said = [1 + n % 8 for n in ahead][-span.outputs :] if span.outputs else []
+            tokens += said if span.sequence == A else [fresh] * span.outputs
+            got[span.sequence] += span.outputs
+        h.computed(frame, *tokens)
+        if len(h.frames) > 150:
+            break
+    assert got[A] > 1.5 * got[B] > 60
+
+
+@pytest.mark.parametrize("mixed", [True, False])
+def test_no_guesses_where_they_would_part_a_batch(mixed: bool) -> None:
+    cost = CostModel(pipeline().stages, 16, mixed)
+    speculator = Speculator(True)
+    speculator.configure(pipeline(), cost)
+    sequence = Sequence(request(A, PROMPT, 100), 0.0)
+    sequence.begin_attempt(0)
+    sequence.reserved, sequence.issued = 1000, len(PROMPT)
+    sequence.accept((3,), 1000, 0.0)
+    sequence.acceptance.judge(True)
+    speculator.among(Groups(2, 2), 0.0)
+    assert (speculator.beside(sequence) > 0) == mixed
+
+
+def test_positions_of_one_sequence_teach_nothing_about_several() -> None:
+    cost = CostModel(pipeline().stages, 16)
+    before = cost.stage_seconds(0, Pass(4))
+    traces = [StageTrace(i, 0.0, 0.0, 0.5, 0.5) for i in range(2)]
+    for _ in range(50):
+        cost.observe(Pass.of([Span(A, 1, 30, 4, 0, 4)]), traces, 0.0, 1.0)
+    assert cost.stage_seconds(0, Pass(4)) == before
+    assert cost.stage_seconds(0, Pass(4, 120, False, True)) == pytest.approx(0.5, rel=0.01)
+
+
+def test_nobody_holds_while_the_pipeline_is_down() -> None:
+    h = repeating()
+    h.keep(h.scheduler.draft_ready(0.01, h.now))
+    answer = h.frames[1]
+    h.computed(answer, *(99,) * answer.spans[0].outputs)
+    assert h.scheduler.next_wake() is not None
+    h.keep(h.scheduler.configure(None, h.now))
+    assert h.scheduler.next_wake() is None
 
 
 def test_not_when_it_is_switched_off() -> None:

@@ -5,4 +5,6 @@ guesses     what is assumed to follow a sequence's tokens
 lookup      guesses from the sequence's own n-grams
 acceptance  how often guesses were right
 tempo       how many guesses to send, and when
+draft       the draft model, as far as it concerns the scheduler
+speculator  all of it together: what goes with the next frame
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from itertools import islice
 from typing import Any, Protocol
 
@@ -11,13 +12,12 @@ from daemon.scheduler.cost import CostModel, Groups, Pass
 from daemon.scheduler.pipeline import Pipeline
 from daemon.scheduler.sequence import Sequence, SequenceStatus
 from daemon.scheduler.speculation.draft import Draft
-from daemon.scheduler.speculation.tempo import NONE, Course, Tempo, choose
+from daemon.scheduler.speculation.tempo import MOST, NONE, Course, Tempo, choose
 
-MOST = 15  # guesses in a frame
-STEP = 0.05  # acceptances that differ by less share a tempo
-USES = 256  # of a tempo, before it is chosen anew: costs change
+STEP = 0.1  # acceptances that differ by less share a tempo
+ANEW_SECONDS = 2.0  # after which a tempo is chosen again: costs change
 PATIENCE = 2.0  # times as long as guesses take, they are waited for
-PROBE = 16  # tokens after which the draft is asked for one where nothing is guessed
+PROBE = 8  # where nothing is guessed, the guess of every so many tokens is looked at
 
 
 class Guesser(Protocol):
@@ -47,12 +47,17 @@ class Speculator:
         self._cost: CostModel | None = None
         self._groups = Groups(1, 1)
         self._last = NONE
-        self._tempi: dict[tuple[int, Groups], tuple[Tempo, int]] = {}
+        self._tempi: dict[Groups, dict[int, tuple[Tempo, float]]] = {}
+        self._these: dict[int, tuple[Tempo, float]] = {}  # of these groups, by acceptance
+        self._now = 0.0
+        self.runs_ahead = False  # whether any of them may have frames of guesses alone
         self._changed: dict[bytes, Sequence] = {}
         self._holds: dict[bytes, tuple[int, float]] = {}  # at which length, and until when
 
     def configure(self, pipeline: Pipeline | None, cost: CostModel | None) -> None:
         self._tempi.clear()
+        self._these, self.runs_ahead = {}, False
+        self._holds.clear()
         self._cost = cost
         if pipeline:
             self._context_length = pipeline.context_length
@@ -61,13 +66,23 @@ class Speculator:
 
     # --- what goes with the next frame ----------------------------------------------------------
 
-    def holds(self, sequence: Sequence, groups: Groups, now: float) -> bool:
+    def among(self, groups: Groups, now: float) -> None:
+        """What is asked from now on is of sequences that ride in such groups."""
+        self._now = now
+        if groups != self._groups or not self._these:
+            self._groups = groups
+            self._these = self._tempi.setdefault(groups, {})
+            self.runs_ahead = any(tempo.after for tempo, _ in self._these.values())
+
+    def holds(self, sequence: Sequence, now: float) -> bool:
         """Whether the known tokens of a sequence wait for guesses that the draft is to bring; not
         for much longer than these take as a rule.
         """
-        tempo = self._tempo(sequence, groups)
+        if not self.draft.here:
+            return False
+        tempo = self._tempo(sequence)
         wanted = min(tempo.first, self._room(sequence))
-        if not self.draft.here or len(sequence.guesses) >= wanted:
+        if len(sequence.guesses) >= wanted:
             self._holds.pop(sequence.id, None)
             return False
         length = len(sequence.history)
@@ -81,16 +96,21 @@ class Speculator:
         """When somebody has waited long enough for guesses."""
         return min((until for _, until in self._holds.values() if until > now), default=None)
 
-    def beside(self, sequence: Sequence, groups: Groups) -> int:
+    def beside(self, sequence: Sequence) -> int:
         """How many guesses go with the known tokens of a sequence that decodes."""
-        tempo = self._tempo(sequence, groups)
-        self._holds.pop(sequence.id, None)
-        self._fill(sequence, max(1, tempo.first))  # one is watched also if none is sent
+        tempo = self._tempo(sequence)
+        if self._holds:
+            self._holds.pop(sequence.id, None)
+        if not tempo.first:
+            if not sequence.generated % PROBE:
+                self._fill(sequence, 1)  # it is watched, and not sent
+            return 0
+        self._fill(sequence, tempo.first)
         return self._counted(min(tempo.first, len(sequence.guesses)))
 
-    def ahead(self, sequence: Sequence, groups: Groups) -> int:
+    def ahead(self, sequence: Sequence) -> int:
         """How many guesses go on their own, after everything that was sent."""
-        tempo = self._tempo(sequence, groups)
+        tempo = self._tempo(sequence)
         if not tempo.after:
             return 0
         wanted = sequence.assumed + tempo.after
@@ -133,7 +153,6 @@ class Speculator:
         now: float,
     ) -> None:
         """The draft guesses `tokens` from `position` on, after tokens of this hash."""
-        self.draft.heard(sequence.id, len(tokens), now)
         known = len(sequence.history) + len(sequence.guesses)
         if sequence.status is not SequenceStatus.DECODE or not 0 <= position <= known:
             return
@@ -145,8 +164,21 @@ class Speculator:
         if [*tokens[: len(line)]] != line[: len(tokens)]:
             self.counts["late"] += 1
             return
-        room = self._room(sequence) - len(sequence.guesses)
-        sequence.guess(islice(tokens, len(line), len(line) + max(0, room)))
+        new = tokens[len(line) : len(line) + max(0, self._room(sequence) - len(sequence.guesses))]
+        if new:
+            self.draft.heard(sequence.id, len(new), now)
+            sequence.guess(new)
+
+    def draft_ready(self, seconds: float | None, running: Iterable[Sequence]) -> None:
+        """A draft model is there, or gone. What others have guessed and is not sent goes."""
+        self.draft.ready(seconds)
+        self._tempi.clear()
+        self._these = {}
+        self._holds.clear()
+        for sequence in running:
+            if not sequence.assumed:
+                sequence.guesses.clear()
+            self.changed(sequence)
 
     def forget(self, sequence: bytes) -> None:
         self.draft.forget(sequence)
@@ -160,7 +192,7 @@ class Speculator:
         length = len(sequence.history)
         if sequence.status is not SequenceStatus.DECODE:
             return length
-        tempo = self._tempo(sequence, self._groups)
+        tempo = self._tempo(sequence)
         if tempo == NONE:
             return length + (sequence.generated % PROBE == 0)
         ahead = tempo.first + 1 + tempo.after * (stages + 1)
@@ -185,39 +217,43 @@ class Speculator:
         room = sequence.guess_room(self._context_length)
         return room if self._reach is None else max(0, min(room, self._reach - 1))
 
-    def _tempo(self, sequence: Sequence, groups: Groups) -> Tempo:
-        self._groups = groups
-        if not self._enabled or self._cost is None or sequence.alone:
+    def _tempo(self, sequence: Sequence) -> Tempo:
+        cost, groups = self._cost, self._groups
+        if not self._enabled or cost is None or sequence.alone:
             return NONE
-        key = round(sequence.acceptance.share / STEP), groups
-        tempo, uses = self._tempi.get(key, (NONE, 0))
-        if not uses:
-            course = self._course(self._cost, groups, len(sequence.history))
-            idle = groups.count < self._cost.stages or groups == Groups(1, 1)
-            tempo, uses = choose(course, min(1.0, key[0] * STEP), MOST, idle), USES
-        self._tempi[key] = tempo, uses - 1
+        if sequence.request.params.logprobs is not None:
+            return NONE  # they would not fit into the answer of a large step
+        if groups.size > 1 and not cost.mixed:
+            return NONE  # rows of several positions are computed one by one there
+        level = round(sequence.acceptance.share / STEP)
+        tempo, until = self._these.get(level, (NONE, self._now))
+        if until <= self._now:
+            course = self._course(cost, len(sequence.history))
+            tempo = choose(course, level * STEP, MOST, ahead=groups == Groups(1, 1))
+            self._these[level] = tempo, self._now + ANEW_SECONDS
+            self.runs_ahead = any(t.after for t, _ in self._these.values())
         self._last = tempo
         return tempo
 
-    def _course(self, cost: CostModel, groups: Groups, positions: int) -> Course:
+    def _course(self, cost: CostModel, positions: int) -> Course:
         """Of a group of sequences that all guess as much, each of so many positions."""
+        size, here = self._groups.size, self.draft.here
+        single = size == 1
 
         def asked(n: int) -> Pass:
-            return Pass(groups.size * n, groups.size * n * positions)
+            attended = size * n * positions
+            return Pass(size * n, attended, n == 1 or not single, n > 1 and single)
 
-        return Course(
+        return Course.of(
             lambda n: [cost.stage_seconds(i, asked(n)) for i in range(cost.stages)],
-            lambda n: cost.between_seconds(groups.size * n),
-            wait=self.draft.wait if self.draft.here else 0.0,
-            each=self.draft.each if self.draft.here else 0.0,
-            groups=groups.count,
+            lambda n: cost.between_seconds(size * n),
+            wait=self.draft.wait if here else 0.0,
+            each=self.draft.each if here else 0.0,
+            groups=self._groups.count,
         )
 
-    def judged(self, sequence: Sequence, right: int, wrong: int, cancelled: int) -> None:
-        """There are new tokens. So many guesses that were sent were right, and wrong; frames are
-        under way in vain.
-        """
-        self.changed(sequence)
+    def judged(self, right: int, wrong: int, cancelled: int) -> None:
+        """So many guesses that were sent were right, and wrong; frames are under way in vain."""
         self.counts["right"] += right
         self.counts["wrong"] += wrong
         self.counts["cancelled"] += cancelled
