@@ -32,6 +32,7 @@ BENCHMARKS = {
     "coordinator": ("benchmarks.parts:run_coordinator", "its own work per microbatch"),
     "kv": ("benchmarks.kv:run", "quantised KV: bytes, perplexity, speed"),
     "head": ("benchmarks.head:run", "norm, head and choice as one step, against separate steps"),
+    "codec": ("benchmarks.codec:run", "wire codecs: bytes, time, perplexity over hops"),
     "memory": ("benchmarks.memory:run", "a stage's highest size, and what loading opens"),
     "startup": ("benchmarks.startup:run", "help, status, and the demo's first token"),
     "parity": ("benchmarks.parity:run", "tokens of every split against one process"),

@@ -50,7 +50,7 @@ def score(bits: int, count: int, window: int, span: int) -> dict[str, Any]:
     layers = LayerRange(0, info.layers)
     partial = load_part(TARGET, read_catalog(TARGET), layers, None, compiler_works()).partial
     plan = CachePlan(partial.model, layers)
-    rows = windows(_held_out(), window)
+    rows = windows(held_out(), window)
     nats = []
     for row in rows[:: len(rows) // count][:count]:
         cache = plan.new(bits, info.kv_quantization.group_size)
@@ -67,7 +67,8 @@ def score(bits: int, count: int, window: int, span: int) -> dict[str, Any]:
     return {"nats": mx.stack(nats).tolist()}
 
 
-def _held_out() -> list[int]:
+def held_out() -> list[int]:
+    """Tokens of the library modules that the embedded models' training left out."""
     tokenizer: Any = load_tokenizer(TARGET)
     ids: list[int] = []
     for module in gather().held_out:
