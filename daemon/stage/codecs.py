@@ -10,6 +10,9 @@ Which path is faster depends on the device and on the number of rows. On a CPU i
     int8  NumPy 101    155    341  1,381   5,328   57,865
           MLX   434    466    887  2,799  10,254  163,404
 
+Compiled, MLX encodes one row in 59 µs (fp8) and 71 (int8), as fast as NumPy, and 512 no faster; but
+each number of rows would cost 0.5 to 5 s of compiling first.
+
 On a GPU `measure` finds out from how many rows on MLX is faster; that was never run on one.
 """
 
