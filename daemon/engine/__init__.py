@@ -2,6 +2,7 @@
 
     model.py         what a model folder is                                    no MLX
     checkpoint.py, digest.py     headers and hash of its weights               no MLX
+    vocabulary.py    hash of its tokenizer's ids and tokens                    no MLX
     blas.py          which BLAS a stage should run                             no MLX
     errors.py        what can go wrong                                         no MLX
     stage.py         Stage: load, run, warm

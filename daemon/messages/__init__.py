@@ -40,6 +40,7 @@ from daemon.messages.catalogue import (
     Welcome,
 )
 from daemon.messages.codec import MAX_MESSAGE_BYTES, MessageError, decode, encode
+from daemon.messages.drafting import DraftBeat, DraftHello, DraftLags, Propose, Proposed
 from daemon.messages.saved_kv import (
     DiskQuery,
     DropKv,
@@ -58,6 +59,9 @@ __all__ = [
     "ChildExited",
     "Chunk",
     "DiskQuery",
+    "DraftBeat",
+    "DraftHello",
+    "DraftLags",
     "Drained",
     "DropKv",
     "Failure",
@@ -82,6 +86,8 @@ __all__ = [
     "MessageError",
     "NodeHeartbeat",
     "NodeHello",
+    "Propose",
+    "Proposed",
     "Refused",
     "Reply",
     "Request",

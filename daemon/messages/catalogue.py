@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from daemon.messages.drafting import DraftBeat, DraftHello, DraftLags, Propose, Proposed
 from daemon.messages.saved_kv import (
     DiskQuery,
     DropKv,
@@ -258,7 +259,7 @@ class KvReport:
 
 @dataclass(frozen=True, slots=True)
 class KillStage:
-    """The stage process `pid` makes no progress: end it with SIGKILL and start it anew."""
+    """The stage or draft process `pid` makes no progress: end it with SIGKILL and start it anew."""
 
     term: int
     pid: int
@@ -370,6 +371,11 @@ Message = (
     | KvSaved
     | KvRestored
     | KvStored
+    | DraftHello
+    | DraftBeat
+    | Propose
+    | Proposed
+    | DraftLags
     | KillStage
     | NodeHeartbeat
     | ChildExited

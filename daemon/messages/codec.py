@@ -12,6 +12,7 @@ import msgpack
 
 from daemon.batching import Batching
 from daemon.messages.catalogue import Load, Loaded, Message
+from daemon.messages.drafting import Propose, Proposed
 
 MAX_MESSAGE_BYTES = 8 << 20
 _BATCHING = {batching.value for batching in Batching}
@@ -62,6 +63,10 @@ def decode(data: bytes) -> Message:
         raise MessageError(f"Loaded.step_seconds is {body['step_seconds']!r:.40}")
     if cls is Loaded and not _are_footprints(body["kv_footprints"]):
         raise MessageError(f"Loaded.kv_footprints is {body['kv_footprints']!r:.40}")
+    if cls is Propose and body["until"] < body["position"] + len(body["tokens"]):
+        raise MessageError(f"Propose up to {body['until']}, which is before the last token")
+    if cls is Proposed and not body["tokens"]:
+        raise MessageError("Proposed without a token")
     message: Message = cls(**body)
     return message
 

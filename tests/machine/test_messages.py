@@ -23,6 +23,11 @@ SAMPLES: list[msg.Message] = [
     msg.Chunk(7, {"tokens": [1, 2], "logprobs": None}),
     msg.LogsReport(1, "a", ["one", "two"]),
     loaded([[0, 8, 0], [4, 1, 9]]),
+    msg.DraftHello(1, "0", "a", "n", "i", 9, "small", "d", 1024, "v", None, 3),
+    msg.DraftBeat("a", "i", 0.002, 1),
+    msg.Propose(1, b"\x01" * 16, 3, (1 << 61) - 2, [5], 8, {"sampling": {"seed": 2**64 - 1}}),
+    msg.Proposed("a", "i", b"\x01" * 16, 4, 77, [1, 2]),
+    msg.DraftLags("a", "i", b"\x01" * 16, 0),
     msg.Heartbeat(
         "a", "i", 9, 1.5, 1, "d", 0, 4, 1, 2, 3, 4, 0.5, False, 0, 0, 1, 2, 3, {"stale": 1}, "up"
     ),
@@ -60,6 +65,8 @@ def test_round_trip(message: msg.Message) -> None:
         ),
         msg.encode(loaded([[8, 1, 2]])),  # exact KV is always possible
         msg.encode(loaded([[0, 1, 2], [8, 1]])),
+        msg.encode(msg.Propose(1, b"s", 3, 0, [1, 2], 4, {})),
+        msg.encode(msg.Proposed("a", "i", b"s", 4, 0, [])),
         msgpack.packb({"type": "Nothing"}),
         msgpack.packb({"type": ["Welcome"]}),
         msgpack.packb({"type": "LogsReport", "query": 1, "node": "a", "lines": [1]}),
