@@ -29,6 +29,7 @@ FORBIDDEN: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     ("daemon.cluster", (*PURE, "transports"), ("transports.frame",)),
     ("daemon.stage.ledger", (*PURE, "transports"), ("transports.frame",)),
     ("daemon.stage.fence", (*PURE, "transports"), ("transports.frame",)),
+    ("daemon.draft.drafter", ("zmq", "asyncio", "time", "socket", "threading", "transports"), ()),
     ("daemon.messages", (*PURE, "transports"), ()),
 ]
 # Who may name MLX, or a module of the engine that loads it.
