@@ -20,6 +20,7 @@ node:
   state_dir: state
   max_memory: 48GB
   kv_memory: 12GB
+  draft: tiny
 coordinator:
   address: tcp://10.0.0.2:5570
   run: true

@@ -4,14 +4,13 @@ that incarnation and pid.
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from pathlib import Path
 
 from daemon import logs
 from daemon.config import load
-from daemon.service import dump_stacks_on_request
+from daemon.service import compute_in_batches, dump_stacks_on_request
 from daemon.stage.process import StageProcess
 
 
@@ -20,10 +19,7 @@ def main() -> None:
     logs.setup(config.log.format, config.log.level, config.node.name, "stage")
     dump_stacks_on_request()
     process = StageProcess(config, sys.argv[2], int(sys.argv[3]))
-    if hasattr(os, "SCHED_BATCH"):
-        # Python and MLX's own thread hand each other small pieces of work: waking one must not
-        # interrupt the other each time (measured: 880 switches a token become 80).
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    compute_in_batches()
     signal.signal(signal.SIGTERM, lambda signum, frame: process.stop())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is shardd's to handle
     process.run()

@@ -112,7 +112,7 @@ class Heartbeat(threading.Thread):
             while not self._stopping.is_set():
                 if os.getppid() != self._parent:
                     log.warning("shardd is gone: ending")
-                    _end_process()
+                    end_process()
                     return
                 self._beat(socket)
                 self._listen(socket, time.monotonic() + self._interval)
@@ -168,7 +168,7 @@ class Heartbeat(threading.Thread):
                     log.warning("dropped an unexpected %s", type(message).__name__)
 
 
-def _end_process() -> None:
+def end_process() -> None:
     """Ask the compute thread to end; it may hang, and then nobody else would end the process."""
     insist = threading.Timer(ENDING_SECONDS, os.kill, (os.getpid(), signal.SIGKILL))
     insist.daemon = True

@@ -76,7 +76,8 @@ class Shardd:
         found = await asyncio.to_thread(blas.find_blas, config.node.state_dir / "blas")
         log.info("stage processes multiply with %s", found.name)
         environment = {**ALLOCATOR, **os.environ, **blas.environment(found)}
-        self._start("stage", [str(resolved), self._incarnation, str(os.getpid())], environment)
+        for name in ("stage", "draft") if config.node.draft else ("stage",):
+            self._start(name, [str(resolved), self._incarnation, str(os.getpid())], environment)
         self._task(self._listen())
         self._task(self._beat())
         self._notifier.ready(f"node {self._name} is up")
@@ -193,10 +194,10 @@ class Shardd:
                 log.error("refused: %s; %s; %s", message.what, message.why, message.todo)
                 self._fail()
             case msg.KillStage():
-                stage = self._children["stage"]
-                if stage.pid == message.pid:
-                    log.warning("ending the stage process: %s", message.why)
-                    stage.kill()
+                for child in self._children.values():
+                    if child.name != "coordinator" and child.pid == message.pid:
+                        log.warning("ending the %s process: %s", child.name, message.why)
+                        child.kill()
             case msg.LogsQuery():
                 self._send(msg.LogsReport(message.query, self._name, self._log_lines(message)))
             case msg.Drained():

@@ -34,6 +34,7 @@ class StandIn:
         self, name: str, command: list[str], environment: Any, file: Path, on_exit: Any
     ) -> None:
         self.name, self.command, self.exits = name, command, on_exit
+        self.environment = environment
         self.pid = 4711
         self.lines = ["one", "two", "three"]
         self.killed = 0
@@ -96,10 +97,10 @@ class Coordinator:
 
 
 class World:
-    def __init__(self, folder: Path, coordinator: Coordinator, runs: bool) -> None:
+    def __init__(self, folder: Path, coordinator: Coordinator, runs: bool, **own: str) -> None:
         file = folder / "node.yaml"
         settings = {
-            "node": {"name": "n", "state_dir": str(folder / "state")},
+            "node": {"name": "n", "state_dir": str(folder / "state"), **own},
             "coordinator": {"address": f"tcp://127.0.0.1:{coordinator.port}", "run": runs},
             "timeouts": {"heartbeat_s": 0.05, "drain_s": 7, "stop_s": 3, "dead_after_s": 1},
         }
@@ -128,9 +129,9 @@ def _stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def living(folder: Path, runs: bool) -> AsyncIterator[World]:
+async def living(folder: Path, runs: bool, **own: str) -> AsyncIterator[World]:
     context = zmq.asyncio.Context()
-    world = World(folder, Coordinator(context), runs)
+    world = World(folder, Coordinator(context), runs, **own)
     try:
         yield world
     finally:
@@ -140,9 +141,11 @@ async def living(folder: Path, runs: bool) -> AsyncIterator[World]:
         context.destroy(linger=0)
 
 
-def play(folder: Path, scenario: Callable[[World], Awaitable[None]], *, runs: bool = False) -> None:
+def play(
+    folder: Path, scenario: Callable[[World], Awaitable[None]], *, runs: bool = False, **own: str
+) -> None:
     async def whole() -> None:
-        async with living(folder, runs) as world:
+        async with living(folder, runs, **own) as world:
             await scenario(world)
 
     asyncio.run(whole())
@@ -158,6 +161,34 @@ def test_children_are_told_whose_they_are(tmp_path: Path) -> None:
         assert (beat.incarnation, beat.stage_pid) == (hello.incarnation, 4711)
 
     play(tmp_path, scenario, runs=True)
+
+
+def test_a_draft_is_kept_like_a_stage(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        hello = await world.welcome()
+        stage, draft = StandIn.made["stage"], StandIn.made["draft"]
+        assert draft.command == [
+            word.replace("daemon.stage", "daemon.draft") for word in stage.command
+        ]
+        assert draft.environment == stage.environment
+        draft.pid = 4712
+        await world.coordinator.say(msg.KillStage(5, 4712, "it hangs"))
+        await world.coordinator.heard()
+        assert (stage.killed, draft.killed) == (0, 1)
+        draft.exits(Exit(9, "exit", "exit code 78: no such model", 0, None))
+        told = await world.coordinator.next(msg.ChildExited)
+        assert (told.child, told.incarnation) == ("draft", hello.incarnation)
+        assert not world.running.done()
+
+    play(tmp_path, scenario, draft="embedded-draft")
+
+
+def test_there_is_no_draft_unless_one_is_configured(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        await world.welcome()
+        assert set(StandIn.made) == {"stage"}
+
+    play(tmp_path, scenario)
 
 
 def test_stopping_when_asked_is_no_failure(tmp_path: Path) -> None:

@@ -1,0 +1,84 @@
+"""A draft's conversation with the coordinator."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import zmq
+
+from daemon import logs
+from daemon import messages as msg
+from daemon.control import dealer_options
+from daemon.draft.drafter import Guess, Lag
+from daemon.draft.model import DraftModel
+from daemon.version import VERSION
+
+log = logs.get("draft")
+
+
+class Control:
+    """What is said while there is no connection is lost; what is heard of an old term is
+    dropped.
+    """
+
+    def __init__(self, context: zmq.Context[Any], node: str, incarnation: str) -> None:
+        self.socket = context.socket(zmq.DEALER)
+        dealer_options(self.socket, f"draft:{node}:{incarnation}")
+        self._me = node, incarnation
+        self._term = 0
+
+    def say(self, message: msg.Message) -> bool:
+        try:
+            self.socket.send(msg.encode(message), zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def hello(self, node_incarnation: str, model: DraftModel, token_seconds: float | None) -> bool:
+        """Who this is, and which model it has; False when it has to be said again."""
+        node, incarnation = self._me
+        hello = msg.DraftHello(
+            msg.PROTOCOL,
+            VERSION,
+            node,
+            node_incarnation,
+            incarnation,
+            os.getpid(),
+            model.name,
+            model.digest,
+            model.info.vocab_size,
+            model.vocabulary,
+            token_seconds,
+            self._term,
+        )
+        return self.say(hello)
+
+    def beat(self, token_seconds: float | None, sequences: int) -> None:
+        self.say(msg.DraftBeat(*self._me, token_seconds, sequences))
+
+    def answer(self, answer: Guess | Lag) -> None:
+        match answer:
+            case Guess(sequence, position, prefix_hash, tokens):
+                self.say(msg.Proposed(*self._me, sequence, position, prefix_hash, list(tokens)))
+            case Lag(sequence, held):
+                self.say(msg.DraftLags(*self._me, sequence, held))
+
+    def hear(self) -> msg.Message | None:
+        """The next message that is to be obeyed; None when none is there."""
+        while True:
+            try:
+                message = msg.decode(self.socket.recv(zmq.NOBLOCK))
+            except zmq.Again:
+                return None
+            except msg.MessageError as error:
+                log.warning("dropped a control message: %s", error)
+                continue
+            term = getattr(message, "term", self._term)
+            if term >= self._term:
+                self._term = term
+                return message
+            log.warning("ignored %s of term %d", type(message).__name__, term)
+
+    def close(self) -> None:
+        self.socket.close(linger=200)
