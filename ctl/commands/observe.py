@@ -20,6 +20,7 @@ class Child(StrEnum):
 
     SHARDD = "shardd"
     STAGE = "stage"
+    DRAFT = "draft"
     COORDINATOR = "coordinator"
 
 

@@ -101,6 +101,14 @@ def with_hops(nodes: Sequence[Row], hops: Sequence[Row]) -> list[dict[str, Any]]
     )
 
 
+def _draft(row: Row) -> str:
+    """A draft model in one line."""
+    state, speed = clean(row.get("state")), row.get("tokens_per_second")
+    text = f"draft {clean(row.get('model'))} on {clean(row.get('node'))}: {state}"
+    text += f", {rate(speed)} tok/s" if speed else ""
+    return f"{text}, {clean(row['reason'])}" if row.get("reason") else text
+
+
 def status_text(data: Row, style: Style) -> str:
     """Headline, nodes, and what needs attention."""
     nodes = with_hops(data.get("nodes") or [], data.get("hops") or [])
@@ -110,6 +118,8 @@ def status_text(data: Row, style: Style) -> str:
         blocks.append(style.paint(reason, "yellow"))
     if nodes:
         blocks.append(table(NODE_COLUMNS, nodes, style))
+    width = style.width or 10_000
+    blocks += [shorten(_draft(draft), width) for draft in data.get("drafts") or []]
     troubles = [
         f"! {clean(node.get('name'))}: {clean(node['reason'])}"
         for node in nodes

@@ -38,7 +38,9 @@ class Rivals:
         )
 
 
-def refusal(hello: msg.NodeHello | msg.StageHello, members: Iterable[Member]) -> msg.Refused | None:
+def refusal(
+    hello: msg.NodeHello | msg.StageHello | msg.DraftHello, members: Iterable[Member]
+) -> msg.Refused | None:
     """Why this hello is refused, by name; None when it is welcome."""
     version = VERSION
     if (hello.protocol, hello.version) != (msg.PROTOCOL, version):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logs.get("clients")
 
-CHILDREN = ("shardd", "stage", "coordinator")
+CHILDREN = ("shardd", "stage", "draft", "coordinator")
 MOST_LINES = 2000
 
 
@@ -121,6 +121,7 @@ class Clients:
             "tokens_per_second": self.streams.rate(now),
             "reissues": sum(scheduler["reissues"].values()),
             "nodes": nodes,
+            "drafts": of.drafting.view(),
             "hops": views.hops_view(cluster, of.scheduler.stats, now),
             "warnings": views.warnings(nodes),
         }

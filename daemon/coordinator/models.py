@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from daemon import logs
 from daemon.cluster.events import ModelSpec
 from daemon.coordinator.tokenizer import Tokenizer
 from daemon.embedded import BUILT_IN
 from daemon.engine.digest import weights_digest
 from daemon.engine.errors import LoadError
 from daemon.engine.model import ModelInfo, read_model
+from daemon.engine.vocabulary import vocabulary_digest
+
+log = logs.get("models")
 
 
 class UnknownModel(LookupError):
@@ -23,11 +27,14 @@ class UnknownModel(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model's description and its tokenizer."""
+    """A model's description and its tokenizer. `vocabulary` is the digest that a draft's must
+    equal, empty where it cannot be told.
+    """
 
     spec: ModelSpec
     info: ModelInfo
     tokenizer: Tokenizer
+    vocabulary: str = ""
 
 
 class Catalogue:
@@ -51,7 +58,7 @@ class Catalogue:
         info = read_model(folder)
         head = info.head_bytes + (info.embedding_bytes if info.tied else 0)
         spec = ModelSpec(name, str(folder), weights_digest(folder), info.layer_bytes, head)
-        return ServedModel(spec, info, Tokenizer(folder))
+        return ServedModel(spec, info, Tokenizer(folder), _vocabulary(folder))
 
     def listing(self, loaded: str | None) -> list[dict[str, Any]]:
         return [self._entry(name, folder, loaded) for name, folder in sorted(self.folders.items())]
@@ -78,3 +85,12 @@ class Catalogue:
             "bytes": info.weights_bytes,
             "quantization": info.quantization,
         }
+
+
+def _vocabulary(folder: Path) -> str:
+    """A tokenizer in another form than tokenizer.json serves as well; only no draft can use it."""
+    try:
+        return vocabulary_digest(folder)
+    except LoadError as error:
+        log.info("no draft can guess for this model: %s", error)
+        return ""

@@ -88,6 +88,8 @@ class Pipe:
                 revoke = msg.Revoke(self._of.cluster.term, action.sequence, action.attempt)
                 for slot in self._of.cluster.slots:
                     self._of.to_stage(slot.node, revoke)
+            case sc.Propose():
+                self._of.drafting.propose(action)
             case sc.Inquire():
                 for slot in self._of.cluster.slots:
                     self._of.to_stage(slot.node, msg.KvQuery(INVENTORY))

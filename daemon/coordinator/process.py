@@ -26,6 +26,7 @@ from daemon.config import Config
 from daemon.control import open_router
 from daemon.coordinator.clients import Clients
 from daemon.coordinator.desk import Desk
+from daemon.coordinator.drafting import Drafting
 from daemon.coordinator.models import Catalogue, ServedModel
 from daemon.coordinator.pipe import Pipe
 from daemon.coordinator.reception import Reception
@@ -70,6 +71,7 @@ class Coordinator:
         self.events: deque[dict[str, Any]] = deque(maxlen=KEPT_EVENTS)
         self.desk = Desk()
         self.saved_kv = SavedKv(self)
+        self.drafting = Drafting(self)
         self.clients = Clients(self)
         self._reception = Reception(self)
         # The stage of this node has the configured port.
@@ -136,6 +138,7 @@ class Coordinator:
             self._next_tick = now + TICK_SECONDS
             self.happened(cl.Tick(late if late > STALL_SECONDS else 0.0))
             self.saved_kv.tick(now)
+            self.drafting.tick(now)
             self.clients.tick(now)
             self._ring.look()
             self._drained()

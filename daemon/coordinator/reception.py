@@ -71,13 +71,15 @@ class Reception:
                 of.saved_kv.saved(message)
             case msg.KvRestored():
                 of.saved_kv.restored(message)
+            case msg.DraftHello():
+                self._draft_hello(peer, message)
+            case msg.DraftBeat() | msg.Proposed() | msg.DraftLags():
+                of.drafting.hear(message, peer)
+            case msg.ChildExited():
+                of.drafting.exited(message)
+                of.happened(message)
             case (
-                msg.Loaded()
-                | msg.LoadFailed()
-                | msg.Assigned()
-                | msg.ChildExited()
-                | msg.Goodbye()
-                | msg.LinkFailed()
+                msg.Loaded() | msg.LoadFailed() | msg.Assigned() | msg.Goodbye() | msg.LinkFailed()
             ):
                 of.happened(message)
             case _:
@@ -122,6 +124,17 @@ class Reception:
             of.raise_term(hello.term + 1)
         of.say(peer, msg.Welcome(of.cluster.term, of.cluster.rules.cluster))
         of.happened(hello)
+
+    def _draft_hello(self, peer: bytes, hello: msg.DraftHello) -> None:
+        of = self._of
+        if self._known_node(hello.node) != hello.node_incarnation:
+            return  # as above; its next heartbeat asks again
+        if self._refused(peer, hello.node, refusal(hello, of.cluster.members.values())):
+            return
+        if hello.term > of.cluster.term:
+            of.raise_term(hello.term + 1)
+        of.say(peer, msg.Welcome(of.cluster.term, of.cluster.rules.cluster))
+        of.drafting.hello(hello)
 
     def _heartbeat(self, peer: bytes, beat: msg.Heartbeat) -> None:
         of, now = self._of, time.monotonic()

@@ -125,6 +125,25 @@ def test_golden(text, golden):
     assert text == golden
 
 
+def test_each_draft_has_a_line_in_status():
+    drafts = [
+        {"node": "mini", "model": "small", "state": "ready", "reason": None}
+        | {"tokens_per_second": 412.3},
+        {"node": "air", "model": "s", "state": "loading", "reason": None}
+        | {"tokens_per_second": None},
+        {"node": "old", "model": "s", "state": "unused", "reason": "s has another tokenizer than b"}
+        | {"tokens_per_second": 80.0},
+    ]
+    text = status_text({**STATUS, "drafts": drafts}, PLAIN)
+    assert text.splitlines()[-3:] == [
+        "draft small on mini: ready, 412 tok/s",
+        "draft s on air: loading",
+        "draft s on old: unused, 80.0 tok/s, s has another tokenizer than b",
+    ]
+    narrow = status_text({**STATUS, "drafts": drafts}, Style(width=30))
+    assert all(len(line) <= 30 for line in narrow.splitlines()[-3:])
+
+
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 100, 120, 200])
 @pytest.mark.parametrize("wide", [False, True])
 def test_tables_fit(width, wide):
