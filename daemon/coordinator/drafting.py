@@ -5,9 +5,8 @@ asked, and what it answers. The scheduler knows of no process: to it a draft is 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any
 
 from daemon import messages as msg
 from daemon.scheduler import actions as sc
@@ -17,16 +16,6 @@ if TYPE_CHECKING:
     from daemon.coordinator.process import Coordinator
 
 LOADING_SECONDS = 300.0  # that a draft may be silent while it warms up
-
-
-class Asker(Protocol):
-    """What the scheduler is told of a draft."""
-
-    def draft_ready(self, seconds: float | None, now: float) -> Iterable[sc.Action]: ...
-    def drafted(
-        self, sequence: bytes, position: int, prefix_hash: int, tokens: tuple[int, ...], now: float
-    ) -> Iterable[sc.Action]: ...
-    def lags(self, sequence: bytes, held: int, now: float) -> Iterable[sc.Action]: ...
 
 
 @dataclass(slots=True)
@@ -65,10 +54,6 @@ class Drafting:
         self._used: Draft | None = None
         self._served = ""
 
-    @property
-    def _asker(self) -> Asker:
-        return cast(Asker, self._of.scheduler)
-
     def view(self) -> list[dict[str, Any]]:
         return [draft.view(draft is self._used) for draft in self._drafts.values()]
 
@@ -102,10 +87,13 @@ class Drafting:
             case _ if draft is not self._used:
                 return  # guesses for a model that is served no more
             case msg.Proposed(_, _, sequence, position, prefix_hash, tokens):
-                guess = self._asker.drafted(sequence, position, prefix_hash, tuple(tokens), now)
-                self._of.perform(guess)
+                if not all(0 <= token < draft.hello.vocab_size for token in tokens):
+                    return  # no stage could embed it
+                guess = tuple(tokens)
+                drafted = self._of.scheduler.drafted(sequence, position, prefix_hash, guess, now)
+                self._of.perform(drafted)
             case msg.DraftLags(_, _, sequence, held):
-                self._of.perform(self._asker.lags(sequence, held, now))
+                self._of.perform(self._of.scheduler.lags(sequence, held, now))
 
     def hello(self, hello: msg.DraftHello) -> None:
         """Again when a draft has loaded, or was asked who it is."""
@@ -159,7 +147,7 @@ class Drafting:
             text = f"{self._used.hello.model} guesses for {model.spec.name}"
             self._of.note("draft", self._used.hello.node, text)
         seconds = self._used.seconds if self._used else None
-        self._of.perform(self._asker.draft_ready(seconds, time.monotonic()))
+        self._of.perform(self._of.scheduler.draft_ready(seconds, time.monotonic()))
 
     def _fits(self, draft: Draft, model: ServedModel | None) -> bool:
         """Whether it can be used now. Why not, if that lies in the two models, is said once."""

@@ -10,15 +10,10 @@ from typing import Any
 
 import pytest
 
-from daemon.scheduler.scheduler import Scheduler
 from tests.cluster.generation import Generation
 from tests.cluster.harness import Cluster, until
 from tests.cluster.prompts import CODE
 from tests.cluster.reference import Reference
-
-pytestmark = pytest.mark.skipif(
-    not hasattr(Scheduler, "draft_ready"), reason="the scheduler does not ask a draft yet"
-)
 
 
 @pytest.fixture(scope="module")
