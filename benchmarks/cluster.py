@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,28 @@ from daemon import local
 from daemon.local import node
 
 READY_SECONDS = 120.0
-SPECULATION = "SHARDBUS_COORDINATOR_SPECULATION"
+
+
+@dataclass(frozen=True)
+class _Configured(local.LocalCluster):
+    guessing: bool = False
+    draft: str = ""
+
+    def node_config(self, index: int) -> dict[str, Any]:
+        config = super().node_config(index)
+        if index == 0:
+            config["coordinator"]["speculation"] = "auto" if self.guessing else "off"
+            if self.draft:
+                config["node"]["draft"] = self.draft
+        return config
 
 
 class PinnedCluster(AbstractContextManager["PinnedCluster"]):
     """One node per part of `split`: node n, with all its children, on core n; the coordinator, a
     child of node 0, on the last one.
 
-    Nothing is guessed unless `guessing`: the comparisons are of the pipeline itself.
+    Nothing is guessed unless `guessing`, by a `draft` model beside the first stage if one is
+    named: other comparisons are of the pipeline itself.
 
     `blas` "stock" starts stages without an optimised BLAS, which no operator would want; see
     benchmarks/stock_shardd.py.
@@ -41,10 +56,11 @@ class PinnedCluster(AbstractContextManager["PinnedCluster"]):
         blas: str = "",
         nodes: int = 2,
         guessing: bool = False,
+        draft: str = "",
     ) -> None:
         state = STATE / f"cluster-{blas or 'default'}"
         names = [f"bench{number}" for number in range(len(split) if split else nodes)]
-        plan = local.LocalCluster(
+        plan = _Configured(
             state,
             f"tcp://127.0.0.1:{free_ports(1)[0]}",
             "bench",
@@ -54,12 +70,13 @@ class PinnedCluster(AbstractContextManager["PinnedCluster"]):
                 local.LocalNode(name, state / f"{name}.yaml", state / f"{name}.log")
                 for name in names
             ),
+            guessing=guessing,
+            draft=draft,
         )
         if (left := local.find(state)) is not None:
             left.stop()  # of a benchmark that was killed
         module = "benchmarks.stock_shardd" if blas == STOCK else "daemon"
         before, node.SHARDD = node.SHARDD, (sys.executable, "-m", module)
-        os.environ[SPECULATION] = "auto" if guessing else "off"
         self.requests = Requests(plan.endpoint)
         try:
             self._cluster = plan.start(self._ready, READY_SECONDS)
@@ -73,7 +90,6 @@ class PinnedCluster(AbstractContextManager["PinnedCluster"]):
             raise
         finally:
             node.SHARDD = before
-            del os.environ[SPECULATION]
 
     @property
     def endpoint(self) -> str:
