@@ -59,10 +59,11 @@ class Suspect:
 class Propose:
     """Ask the draft model what comes next. Of the sequence it needs tokens [0, position), whose
     hash is `prefix_hash`, and then `tokens`; it is to go on until it has guessed the tokens before
-    `until`, and to say each as soon as it has it (`Scheduler.drafted`). A later word on the same
-    sequence replaces this one; `until` at the end of `tokens` asks for nothing but to follow. A
-    draft that holds less, or other tokens, says how many of the first it holds (`Scheduler.lags`).
-    `constants` are the sequence's, which the draft samples with.
+    `until`, and to say each as soon as it has it, those that it has already again
+    (`Scheduler.drafted`). A later word on the same sequence replaces this one; `until` at the end
+    of `tokens` asks for nothing but to follow. A draft that holds less, or other tokens, says how
+    many of the first it holds (`Scheduler.lags`). `constants` are the sequence's, which the draft
+    samples with.
     """
 
     sequence: bytes
