@@ -1,5 +1,5 @@
-"""Our side of the comparisons: a local cluster with one core per stage, and a client that times
-every token.
+"""Our side of the comparisons: a local cluster, as a rule with one core per stage, and a client
+that times every token.
 """
 
 from __future__ import annotations
@@ -7,10 +7,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
 
@@ -38,27 +38,22 @@ class _Configured(local.LocalCluster):
         return config
 
 
-class PinnedCluster(AbstractContextManager["PinnedCluster"]):
-    """One node per part of `split`: node n, with all its children, on core n; the coordinator, a
-    child of node 0, on the last one.
-
-    Nothing is guessed unless `guessing`, by a `draft` model beside the first stage if one is
-    named: other comparisons are of the pipeline itself.
-
-    `blas` "stock" starts stages without an optimised BLAS, which no operator would want; see
-    benchmarks/stock_shardd.py.
+class BenchCluster:
+    """A local cluster of `nodes` nodes, or of one for each part of `split`, each started as
+    `python -m module`. Nothing is guessed unless `guessing`, by a `draft` model beside the first
+    stage if one is named: other comparisons are of the pipeline itself.
     """
 
     def __init__(
         self,
+        state: Path,
         folder: Path,
         split: Sequence[int] | None,
-        blas: str = "",
+        module: str = "daemon",
         nodes: int = 2,
         guessing: bool = False,
         draft: str = "",
     ) -> None:
-        state = STATE / f"cluster-{blas or 'default'}"
         names = [f"bench{number}" for number in range(len(split) if split else nodes)]
         plan = _Configured(
             state,
@@ -75,15 +70,11 @@ class PinnedCluster(AbstractContextManager["PinnedCluster"]):
         )
         if (left := local.find(state)) is not None:
             left.stop()  # of a benchmark that was killed
-        module = "benchmarks.stock_shardd" if blas == STOCK else "daemon"
         before, node.SHARDD = node.SHARDD, (sys.executable, "-m", module)
         self.requests = Requests(plan.endpoint)
         try:
             self._cluster = plan.start(self._ready, READY_SECONDS)
-            cores = os.cpu_count() or 1
-            for core, started in enumerate(self._cluster.nodes):
-                pin_tree(started.pid, core % cores)
-            pin_coordinator(self._cluster.nodes[0].pid, (len(self._cluster.nodes) - 1) % cores)
+            self._started()
         except BaseException:
             if (begun := local.find(state)) is not None:
                 begun.stop()
@@ -101,9 +92,15 @@ class PinnedCluster(AbstractContextManager["PinnedCluster"]):
     def status(self) -> dict[str, Any]:
         return self.requests.ask("status")
 
+    def __enter__(self) -> Self:
+        return self
+
     def __exit__(self, *_: object) -> None:
         self._cluster.stop()
         self.requests.__exit__()
+
+    def _started(self) -> None:
+        """All nodes are ready."""
 
     def _ready(self) -> bool:
         try:
@@ -113,6 +110,34 @@ class PinnedCluster(AbstractContextManager["PinnedCluster"]):
         if status["state"] not in ("idle", "loading", "ready", "degraded"):
             raise ClusterError(f"the cluster is {status['state']}: {status['reason']}")
         return bool(status["state"] == "ready")
+
+
+class PinnedCluster(BenchCluster):
+    """Node n, with all its children, on core n; the coordinator, a child of node 0, on the last
+    one.
+
+    `blas` "stock" starts stages without an optimised BLAS, which no operator would want; see
+    benchmarks/stock_shardd.py.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        split: Sequence[int] | None,
+        blas: str = "",
+        nodes: int = 2,
+        guessing: bool = False,
+        draft: str = "",
+    ) -> None:
+        state = STATE / f"cluster-{blas or 'default'}"
+        module = "benchmarks.stock_shardd" if blas == STOCK else "daemon"
+        super().__init__(state, folder, split, module, nodes, guessing, draft)
+
+    def _started(self) -> None:
+        cores = os.cpu_count() or 1
+        for core, started in enumerate(self._cluster.nodes):
+            pin_tree(started.pid, core % cores)
+        pin_coordinator(self._cluster.nodes[0].pid, (len(self._cluster.nodes) - 1) % cores)
 
 
 def pin_coordinator(shardd: int, core: int) -> None:
