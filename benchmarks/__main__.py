@@ -16,10 +16,11 @@ from pathlib import Path
 from benchmarks.machine import busy_share, describe, unpinned_afterwards
 from benchmarks.models import STATE
 from benchmarks.options import OPTIMISED, STOCK, Options
-from benchmarks.report import Check, Fact, Result, load_saved, render, save, write_document
+from benchmarks.report import Check, Fact, Result, Table, load_saved, render, save, write_document
 from benchmarks.worker import ROOT
 
-Run = Callable[[Options], tuple[list[Check], list[Fact], list[str]]]
+Found = tuple[list[Check], list[Fact], list[str]]
+Run = Callable[[Options], Found | tuple[list[Check], list[Fact], list[str], Table]]
 
 # Name, module:function, and what it answers. Later issues add theirs here.
 BENCHMARKS = {
@@ -86,11 +87,13 @@ def _run(name: str, options: Options) -> Result:
     run: Run = getattr(import_module(module), function)
     busy = busy_share()
     with unpinned_afterwards():
-        checks, facts, notes = run(options)
+        found = run(options)
+    checks, facts, notes = found[:3]
+    table = found[3] if len(found) == 4 else None
     machine = {**describe(), "busy_before": f"{busy:.0%}"}
     if options.quick:
         notes = [*notes, "A quick run: it shows that everything works, its numbers mean nothing."]
-    return Result(name, machine, _command(name, options), checks, facts, notes)
+    return Result(name, machine, _command(name, options), checks, facts, notes, table)
 
 
 def _command(name: str, options: Options) -> str:

@@ -47,6 +47,17 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True)
+class Table:
+    """What is best read side by side."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"head": list(self.head), "rows": list(map(list, self.rows))}
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """Of one benchmark. `notes` say what could not be run, and which conditions the numbers hold
     under.
@@ -58,6 +69,7 @@ class Result:
     checks: Sequence[Check]
     facts: Sequence[Fact] = ()
     notes: Sequence[str] = ()
+    table: Table | None = None
 
     @property
     def ok(self) -> bool:
@@ -71,6 +83,7 @@ class Result:
             "facts": [fact.to_json() for fact in self.facts],
             "notes": list(self.notes),
             "command": self.command,
+            **({} if self.table is None else {"table": self.table.to_json()}),
         }
 
     @classmethod
@@ -82,12 +95,15 @@ class Result:
             [Check(c["id"], c["value"], c["target"], c["ok"]) for c in data["checks"]],
             [Fact(f["id"], f["value"], f["unit"]) for f in data["facts"]],
             data["notes"],
+            Table(**data["table"]) if "table" in data else None,
         )
 
 
 def render(result: Result) -> str:
     """As text for a terminal and as Markdown alike."""
     lines = [f"`{result.command}`", ""]
+    if result.table:
+        lines += _table(result.table.head, result.table.rows)
     if result.checks:
         lines += _table(
             ("check", "value", "target", ""),
