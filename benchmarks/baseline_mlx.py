@@ -45,7 +45,12 @@ def main() -> None:
         generator.close()
         return {"streams": list(times.values())}
 
-    serve({"decode": decode, "batch": batch, "ready": dict})
+    def gap(ids: list[int]) -> dict[str, Any]:
+        """By how much the best logit after these is ahead of the second best."""
+        best = mx.sort(model(mx.array([ids]))[0, -1])[-2:]
+        return {"gap": float(best[1] - best[0])}
+
+    serve({"decode": decode, "batch": batch, "gap": gap, "ready": dict})
 
 
 if __name__ == "__main__":

@@ -1,0 +1,64 @@
+"""What mlx-lm says in one process, to the prompts of a paced run; and whether we say the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from benchmarks.requests import ClusterError, Stream
+from benchmarks.worker import Worker
+from daemon.embedded import TARGET
+
+TIE = 1e-4  # logits in fp32 that are closer may come out either way
+DISTINCT = 8  # tokens in an answer; one that only repeats itself proves little
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    prompt: tuple[int, ...]
+    tokens: tuple[int, ...]
+
+
+class Reference(AbstractContextManager["Reference"]):
+    """One process, which waits while others are measured. `compared` tokens were ours too; at
+    `ties` two tokens were equally likely, and what followed was not compared.
+    """
+
+    def __init__(self) -> None:
+        from tokenizers import Tokenizer
+
+        self._tokenizer = Tokenizer.from_file(str(TARGET / "tokenizer.json"))
+        self._worker = Worker("benchmarks.baseline_mlx", ["--folder", str(TARGET)])
+        self.compared = self.ties = 0
+        self.different: list[str] = []
+
+    def ids(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text).ids
+        return ids
+
+    def answer(self, prompt: Sequence[int], tokens: int) -> Answer:
+        said = self._worker.ask(op="decode", prompt=list(prompt), tokens=tokens)["ids"]
+        return Answer(tuple(prompt), tuple(said))
+
+    def compare(self, stream: Stream, answer: Answer) -> None:
+        """A different token is either one of two that are equally likely, or wrong."""
+        if stream.reply["prompt_tokens"] != len(answer.prompt):
+            raise ClusterError("the prompt was not made the same tokens of")
+        expected = answer.tokens[: len(stream.ids)]
+        if len(set(expected)) < min(DISTINCT, len(expected)):
+            raise ClusterError(f"only {len(set(expected))} different tokens in an answer")
+        pairs = enumerate(zip(stream.ids, expected, strict=True))
+        place = next((n for n, (ours, theirs) in pairs if ours != theirs), None)
+        self.compared += len(stream.ids) if place is None else place
+        if place is None:
+            return
+        known = [*answer.prompt, *expected[:place]]
+        gap = self._worker.ask(op="gap", ids=known)["gap"]
+        if gap < TIE:
+            self.ties += 1
+        else:
+            self.different.append(f"token {place}: the logits are {gap:.2g} apart")
+
+    def __exit__(self, *_: object) -> None:
+        self._worker.close()
