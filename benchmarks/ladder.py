@@ -83,7 +83,10 @@ class Field:
     hops: Kept = field(default_factory=Kept)
 
     def answers(self, count: int, tokens: int) -> list[Answer]:
-        return [self.reference.answer(self.reference.ids(p), tokens) for p in PROMPTS[:count]]
+        return [self.answer(text, tokens) for text in PROMPTS[:count]]
+
+    def answer(self, text: str, tokens: int) -> Answer:
+        return self.reference.answer(self.reference.ids(text), tokens)
 
     @contextmanager
     def cluster(
@@ -219,20 +222,24 @@ def _guessed(
     """One stream after the other, each with a prompt and an acceptance of its own."""
     ahead = "overlapped" in name
     acceptances = (ACCEPTANCE, *beside)
-    answers = field.answers(len(acceptances), field.tokens)
+    answers = [
+        field.answer(text, field.tokens if acceptance else field.few)
+        for text, acceptance in zip(PROMPTS, acceptances, strict=False)
+    ]
     scripts = [
         Script(answer.prompt, answer.tokens, trace(acceptance, len(answer.tokens)))
         for answer, acceptance in zip(answers, acceptances, strict=True)
     ]
     found: list[Stream] = []
     with field.cluster(pace, scripts, ahead) as paced:
-        for text in PROMPTS[: len(scripts)]:
-            found += paced.cluster.generate([text], field.tokens)
+        for text, answer in zip(PROMPTS, answers, strict=False):
+            found += paced.cluster.generate([text], len(answer.tokens))
     for stream, answer, script, acceptance in zip(
         found, answers, scripts, acceptances, strict=True
     ):
         field.reference.compare(stream, answer)
-        limit, plan = best_decode(pace, script.right, field.tokens, after=AFTER if ahead else ())
+        tokens, after = len(answer.tokens), AFTER if ahead else ()
+        limit, plan = best_decode(pace, script.right, tokens, after=after)
         asked = share if acceptance == ACCEPTANCE else None
         label = f"{name}, an oracle right {acceptance:.0%} of the time"
         row = Row(label, hoped, SLOW * rate(stream.times), limit, asked, how=_said(plan))

@@ -39,9 +39,8 @@ def paced_cluster(
 ) -> Iterator[Paced]:
     """Nothing of an earlier one is known to it."""
     state = STATE / "cluster-paced"
-    shutil.rmtree(state / "told", ignore_errors=True)
-    for kept in state.glob("*/kv"):
-        shutil.rmtree(kept)
+    for folder in state.glob("*/"):
+        shutil.rmtree(folder)
     (state / "told").mkdir(parents=True)
     relay = f"tcp://127.0.0.1:{free_ports(1)[0]}"
     hidden_size = json.loads((TARGET / "config.json").read_text())["hidden_size"]
