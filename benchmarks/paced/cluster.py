@@ -49,7 +49,7 @@ def paced_cluster(
     os.environ[VARIABLE] = str(state / "plan.json")
     process = subprocess.Popen([sys.executable, "-m", "benchmarks.paced.relay"], cwd=ROOT)
     try:
-        with BenchCluster(state, TARGET, pace.layers, MODULE) as cluster:
+        with BenchCluster(state, TARGET, pace.layers, MODULE, guessing=True) as cluster:
             paced = Paced(cluster)
             yield paced
         paced.passes = Kept.told(plan.folder, "passes")
