@@ -62,7 +62,7 @@ def compose(
             step.append(Piece(prefill, cost.rider(prefill.remaining, prefill.issued, asked)))
         return tuple(step)
     if prefill is None:
-        return () if turn else _ahead(ready, load, cost, speculator)
+        return _ahead(ready, load, cost, speculator)
     if not load.decoding:
         places, patience = cost.useful_in_flight(), None
     else:

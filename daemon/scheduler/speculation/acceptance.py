@@ -11,8 +11,6 @@ class Acceptance:
     """Of one sequence."""
 
     def __init__(self) -> None:
-        self.right = 0
-        self.judged = 0
         self._right = PRIOR * PRIOR_WEIGHT
         self._weight = PRIOR_WEIGHT
 
@@ -22,7 +20,5 @@ class Acceptance:
         return self._right / self._weight
 
     def judge(self, right: bool) -> None:
-        self.judged += 1
-        self.right += right
         self._right = FORGET * self._right + right
         self._weight = FORGET * self._weight + 1.0

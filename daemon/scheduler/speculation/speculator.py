@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from daemon.scheduler.actions import Propose
 from daemon.scheduler.cost import CostModel, Groups, Pass
+from daemon.scheduler.memory import Memory
 from daemon.scheduler.pipeline import Pipeline
 from daemon.scheduler.sequence import Sequence, SequenceStatus
 from daemon.scheduler.speculation.draft import Draft
@@ -61,8 +62,7 @@ class Speculator:
         self._cost = cost
         if pipeline:
             self._context_length = pipeline.context_length
-            reaches = [stage.reach for stage in pipeline.memory if stage.reach is not None]
-            self._reach = min(reaches, default=None)
+            self._reach = Memory(pipeline.memory).reach
 
     # --- what goes with the next frame ----------------------------------------------------------
 
