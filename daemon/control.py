@@ -8,7 +8,7 @@ from typing import Any
 
 import zmq
 
-from daemon.messages import MAX_MESSAGE_BYTES
+from daemon.messages import MAX_MESSAGE_BYTES, Message, encode
 from transports.address import Address
 from transports.errors import AddressError
 from transports.sockets import bind
@@ -26,6 +26,15 @@ def dealer_options(socket: zmq.Socket[Any], routing_id: str) -> None:
     socket.setsockopt(zmq.IMMEDIATE, 1)
     socket.setsockopt(zmq.RECONNECT_IVL, 100)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+
+
+def say(socket: zmq.Socket[Any], message: Message) -> bool:
+    """Without waiting. False when there is no connection, or no room: it is lost."""
+    try:
+        socket.send(encode(message), zmq.NOBLOCK)
+    except zmq.Again:
+        return False
+    return True
 
 
 def open_router(context: zmq.Context[Any], address: str) -> tuple[zmq.Socket[Any], str]:

@@ -9,7 +9,7 @@ import zmq
 
 from daemon import logs
 from daemon import messages as msg
-from daemon.control import dealer_options
+from daemon.control import dealer_options, say
 from daemon.draft.drafter import Guess, Lag
 from daemon.draft.model import DraftModel
 from daemon.version import VERSION
@@ -29,11 +29,7 @@ class Control:
         self._term = 0
 
     def say(self, message: msg.Message) -> bool:
-        try:
-            self.socket.send(msg.encode(message), zmq.NOBLOCK)
-        except zmq.Again:
-            return False
-        return True
+        return say(self.socket, message)
 
     def hello(self, node_incarnation: str, model: DraftModel, token_seconds: float | None) -> bool:
         """Who this is, and which model it has; False when it has to be said again."""

@@ -12,7 +12,7 @@ import zmq
 
 from daemon import logs
 from daemon import messages as msg
-from daemon.control import dealer_options
+from daemon.control import dealer_options, say
 from daemon.engine.blas import running_blas
 from daemon.stage.fence import Fence
 from daemon.version import VERSION
@@ -44,11 +44,7 @@ class Control:
         self.socket.connect(coordinator)
 
     def say(self, message: msg.Message) -> bool:
-        try:
-            self.socket.send(msg.encode(message), zmq.NOBLOCK)
-        except zmq.Again:
-            return False
-        return True
+        return say(self.socket, message)
 
     def answer(self, messages: Iterable[msg.Message]) -> None:
         for message in messages:

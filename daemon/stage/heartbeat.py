@@ -20,7 +20,7 @@ import zmq
 
 from daemon import logs
 from daemon import messages as msg
-from daemon.control import dealer_options
+from daemon.control import dealer_options, say
 
 ENDING_SECONDS = 10.0  # from SIGTERM to SIGKILL when shardd is gone
 log = logs.get("heartbeat")
@@ -143,9 +143,7 @@ class Heartbeat(threading.Thread):
             dict(p.dropped),
             p.link,
         )
-        try:
-            socket.send(msg.encode(beat), zmq.NOBLOCK)
-        except zmq.Again:
+        if not say(socket, beat):
             log.debug("coordinator unreachable")
 
     def _listen(self, socket: zmq.Socket[Any], until: float) -> None:
