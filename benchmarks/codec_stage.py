@@ -22,7 +22,7 @@ from daemon.engine.interception import PartialModel
 from daemon.engine.loading import load_part
 from daemon.engine.model import read_model
 from daemon.layers import LayerRange
-from daemon.stage.codecs import HopCodec
+from daemon.stage.codecs import RowCoder
 from transports.codecs.layout import Codec
 from transports.frame import DType
 
@@ -32,13 +32,13 @@ CHANNELS = (7, 101, 20, 33, 58, 64, 77, 90, 120, 131, 150, 188)  # planted, so m
 
 def seconds(codec: str, path: str, dtype: str, width: int, rows: int, times: int) -> dict[str, Any]:
     """Of encoding and decoding such rows once, on the average of `times`."""
-    hop = HopCodec(Codec(codec), width, DType[dtype], 1 if path == "mlx" else None)
+    coder = RowCoder(width, DType[dtype], dict.fromkeys(Codec, 1) if path == "mlx" else {})
     given = mx.random.normal((rows, width), key=mx.random.key(1))
     given = given.astype(getattr(mx, dtype.lower()))
     mx.eval(given)
     start = time.perf_counter()
     for _ in range(times):
-        decoded = hop.decode(hop.encode(given))
+        decoded = coder.decode(coder.encode(Codec(codec), given))
         if path == "mlx":  # NumPy leaves what raw leaves too: a view, for the stage's own graph
             mx.eval(decoded)
     return {"seconds": (time.perf_counter() - start) / times}
@@ -55,11 +55,11 @@ def copy_seconds(nbytes: int, times: int) -> dict[str, Any]:
 
 def lost(codec: str, width: int, factor: float, planted: int) -> dict[str, Any]:
     """Of normal rows with some channels times `factor`: the relative error of the others."""
-    hop = HopCodec(Codec(codec), width, DType.FLOAT32)
+    coder = RowCoder(width, DType.FLOAT32)
     rows = mx.random.normal((256, width), key=mx.random.key(2)) * _factors(width, factor, planted)
     mx.eval(rows)
     others = mx.array([c for c in range(width) if c not in CHANNELS[:planted]])
-    apart = (hop.decode(hop.encode(rows)) - rows)[:, others]
+    apart = (coder.decode(coder.encode(Codec(codec), rows)) - rows)[:, others]
     return {"lost": (mx.linalg.norm(apart) / mx.linalg.norm(rows[:, others])).item()}
 
 
@@ -81,7 +81,7 @@ class Scoring:
             self._stages[hops] = _stages(hops + 1)
         stages = self._stages[hops]
         width = read_model(TARGET).hidden_size
-        hop = HopCodec(Codec(codec), width, DType.FLOAT32)
+        coder = RowCoder(width, DType.FLOAT32)
         factors = _factors(width, factor, planted)
         rows = windows(held_out(), window)
         nats, choices = [], []
@@ -91,8 +91,10 @@ class Scoring:
             for start in range(0, window, CHUNK):
                 tokens, hidden = row[None, start : start + CHUNK], None
                 for (partial, _), cache in zip(stages, caches, strict=True):
-                    if hidden is not None and hop.codec is not Codec.RAW:
-                        hidden = (_through(hop, hidden[0] * factors) / factors)[None]
+                    if hidden is not None and codec != Codec.RAW:
+                        hidden = (_through(coder, Codec(codec), hidden[0] * factors) / factors)[
+                            None
+                        ]
                     cache.begin()
                     hidden = partial.body(tokens, cache.entries, hidden)
                     cache.advance(CHUNK)
@@ -103,7 +105,7 @@ class Scoring:
                 choices.append(mx.argmax(logits, axis=-1))
                 mx.eval(losses[-1], choices[-1], [cache.arrays() for cache in caches])
             nats.append(mx.concatenate(losses).mean())
-        if hop.codec is Codec.RAW:
+        if codec == Codec.RAW:
             self._choices = choices
         same = mx.concatenate(choices) == mx.concatenate(self._choices)
         return {"nats": mx.stack(nats).tolist(), "agreement": same.mean().item()}
@@ -121,9 +123,9 @@ def _stages(count: int) -> list[tuple[PartialModel, CachePlan]]:
     return stages
 
 
-def _through(hop: HopCodec, rows: mx.array) -> mx.array:
+def _through(coder: RowCoder, codec: Codec, rows: mx.array) -> mx.array:
     mx.eval(rows)
-    return hop.decode(hop.encode(rows))
+    return coder.decode(coder.encode(codec, rows))
 
 
 def _factors(width: int, factor: float, planted: int) -> mx.array:

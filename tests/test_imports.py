@@ -18,6 +18,9 @@ PACKAGES = ("transports", "daemon", "ctl", "benchmarks")
 MLX = ("mlx", "mlx_lm")
 PURE = (*MLX, "zmq", "asyncio", "time", "socket", "random", "threading", "ctl")
 
+# Plain values and plain decisions of `transports`.
+VALUES = ("transports.frame", "transports.codecs.layout", "transports.codecs.choice")
+
 # Modules (and all below them) with what they must not import, and the exceptions.
 FORBIDDEN: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     ("transports", ("daemon", "ctl", "benchmarks", *MLX), ()),
@@ -25,12 +28,12 @@ FORBIDDEN: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     ("ctl", ("benchmarks", "numpy", *MLX), ()),
     ("daemon.engine", ("zmq", "asyncio", "socket", "transports"), ()),
     ("daemon.storage", (*MLX, "zmq", "asyncio", "socket", "threading", "transports"), ()),
-    ("daemon.scheduler", (*PURE, "transports"), ("transports.frame",)),
-    ("daemon.cluster", (*PURE, "transports"), ("transports.frame",)),
+    ("daemon.scheduler", (*PURE, "transports"), VALUES),
+    ("daemon.cluster", (*PURE, "transports"), VALUES),
     ("daemon.stage.ledger", (*PURE, "transports"), ("transports.frame",)),
     ("daemon.stage.fence", (*PURE, "transports"), ("transports.frame",)),
     ("daemon.draft.drafter", ("zmq", "asyncio", "time", "socket", "threading", "transports"), ()),
-    ("daemon.messages", (*PURE, "transports"), ()),
+    ("daemon.messages", (*PURE, "transports"), VALUES),
 ]
 # Who may name MLX, or a module of the engine that loads it.
 MLX_USERS = (

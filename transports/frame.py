@@ -34,13 +34,15 @@ class DType(IntEnum):
     BFLOAT16 = 3
     INT32 = 4
     UINT8 = 5
+    FP8_ROWS = 6  # bytes, a row of them laid out as transports.codecs.layout says
+    INT8_ROWS = 7
 
     @property
     def itemsize(self) -> int:
         return _ITEMSIZE[self]
 
 
-_ITEMSIZE = (0, 4, 2, 2, 4, 1)  # at DType's values; an enum as a dictionary's key is slow
+_ITEMSIZE = (0, 4, 2, 2, 4, 1, 1, 1)  # at DType's values; an enum as a dictionary's key is slow
 
 
 class Reason(IntEnum):
@@ -144,7 +146,8 @@ class Frame:
     `tokens`: in a WORK frame the spans' new token ids one after another (sum of lengths); in a
     RESULT frame the sampled ids, `outputs` of each span. `constants` maps a sequence to its
     constants in the first frame of an attempt. `logprobs` maps a sequence to one entry per output,
-    in RESULT frames, when asked for. `tensors` hold one row per token.
+    in RESULT frames, when asked for. `tensors` hold one row per token, the rows of some spans each,
+    in the order of the spans: those of a tensor are written alike.
     """
 
     kind: FrameKind

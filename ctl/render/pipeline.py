@@ -6,13 +6,31 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ctl.render.table import Column, Style, clean, table
-from ctl.render.units import latency, number, share
+from ctl.render.units import latency, number, share, size
 
 Row = Mapping[str, Any]
 
 
 def _time(key: str, percentile: str) -> Callable[[Row], str]:
     return lambda row: latency((row.get(key) or {}).get(percentile))
+
+
+def _codec(wire: Row) -> str:
+    """How hidden states are written; "" on a hop that carries none."""
+    if not wire:
+        return ""
+    codec, wish = clean(wire.get("codec") or "raw"), clean(wire.get("wish"))
+    if wish == "auto":
+        return f"{codec} (auto)"
+    if wish != "raw" and wish not in (wire.get("possible") or []):
+        return f"raw ({wish} impossible)"
+    return wish
+
+
+def _speed(wire: Row) -> str:
+    """As measured with large frames."""
+    speed = wire.get("bytes_per_second")
+    return f"{size(speed)}/s" if speed else ""
 
 
 STAGE_COLUMNS = (
@@ -35,6 +53,8 @@ HOP_COLUMNS = (
     Column("PATH", lambda row: clean(row.get("path"))),
     Column("LINK P50", lambda row: latency(row.get("p50")), right=True),
     Column("P99", lambda row: latency(row.get("p99")), keep=1, right=True),
+    Column("CODEC", lambda row: _codec(row.get("wire") or {}), keep=3),
+    Column("SPEED", lambda row: _speed(row.get("wire") or {}), keep=3, right=True),
     Column("STATE", lambda row: clean(row.get("state")), state=True),
     Column("WHY", lambda row: clean(row.get("why") or ""), keep=2),
 )

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from daemon import messages as msg
 from daemon.footprint import StageMemory
 from daemon.layers import LayerRange
+from transports.codecs.choice import Cost
+from transports.codecs.layout import Codec
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,7 @@ class PipelineUp:
     prefill_token_seconds: tuple[float, ...]
     mixed: bool  # every stage takes several positions of several sequences at once
     memory: tuple[StageMemory, ...]
+    codec_costs: tuple[Mapping[Codec, Cost], ...]  # of each stage, where it can use them
     kept: Mapping[str, str]  # node -> incarnation of its stage: a new one holds no KV
 
 

@@ -268,6 +268,7 @@ class Cluster:
             tuple(one.prefill_token_seconds for one in loaded),
             all(one.batching == Batching.SPANS.value for one in loaded),
             tuple(m.memory for m in ready),
+            tuple(m.codec_costs for m in ready),
             {m.name: m.stage.incarnation for m in ready if m.stage},
         )
         note = Note("pipeline-up", "", f"epoch {self.epoch}, {len(ready)} stages")

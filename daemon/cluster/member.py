@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from daemon import messages as msg
 from daemon.footprint import Footprint, StageMemory
 from daemon.layers import LayerRange
+from transports.codecs.choice import Cost
+from transports.codecs.layout import Codec
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,12 @@ class Member:
             raise ValueError(f"{self.name} has said nothing of its memory")
         footprints = {bits: Footprint(*sizes) for bits, *sizes in self.loaded.kv_footprints}
         return StageMemory(self.loaded.kv_budget_bytes, footprints, self.loaded.kv_reach)
+
+    @property
+    def codec_costs(self) -> dict[Codec, Cost]:
+        """What the stage says that wire codecs cost it, where it can use them."""
+        told = {} if self.loaded is None else self.loaded.codec_seconds
+        return {Codec(name): Cost(*seconds) for name, seconds in told.items()}
 
     @property
     def loading(self) -> bool:

@@ -75,6 +75,7 @@ class CoordinatorConfig:
     split: tuple[int, ...] | None = setting(parse.counts)
     nodes: tuple[str, ...] = setting(parse.node_names, ())
     speculation: str = setting(parse.choice("auto", "off"), "auto")
+    codec: str = setting(parse.choice("raw", "fp8", "int8", "auto"), "raw")
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,7 +122,7 @@ class Clients:
             "reissues": sum(scheduler["reissues"].values()),
             "nodes": nodes,
             "drafts": of.drafting.view(),
-            "hops": views.hops_view(cluster, of.scheduler.stats, now),
+            "hops": views.hops_view(cluster, of.scheduler.stats, of.scheduler.hops, now),
             "warnings": views.warnings(nodes),
         }
         answer.reply(data)
@@ -141,7 +141,7 @@ class Clients:
             "dropped": of.dropped,
             "speculation": status["speculation"],
             "stages": views.stages_view(of.cluster, of.scheduler.stats, now),
-            "hops": views.hops_view(of.cluster, of.scheduler.stats, now),
+            "hops": views.hops_view(of.cluster, of.scheduler.stats, of.scheduler.hops, now),
         }
         answer.reply(data)
 

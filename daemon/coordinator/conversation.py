@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from daemon.coordinator.turns import Prompt, Turn
-from daemon.kv_bits import check_kv_bits
+from daemon.fidelity import Fidelity
 from transports.frame import SEQUENCE_ID_BYTES
 
 VERSION = 1
@@ -29,6 +29,7 @@ class Conversation:
 
     raw        it has no messages: its text goes on as it is
     digest     of the model that its tokens belong to; `model` is its name, for people
+    fidelity   of the last turn
     messages   all of them, the last answer too
     sequence   of the last turn: who holds its KV calls it so
     updated    Unix time
@@ -38,7 +39,7 @@ class Conversation:
     model: str
     digest: str
     raw: bool
-    kv_bits: int
+    fidelity: Fidelity
     messages: tuple[Mapping[str, str], ...]
     turn: Turn
     sequence: bytes
@@ -59,7 +60,7 @@ def to_text(conversation: Conversation) -> str:
         "model": c.model,
         "digest": c.digest,
         "raw": c.raw,
-        "kv_bits": c.kv_bits,
+        **c.fidelity.to_wire(),
         "messages": [dict(message) for message in c.messages],
         "prompt": {"text": turn.prompt.text, "tokens": _packed(turn.prompt.tokens)},
         "reply": {
@@ -114,7 +115,7 @@ def _read(body: Mapping[str, Any]) -> Conversation:
         _a(str, body["model"]),
         _a(str, body["digest"]),
         _a(bool, body["raw"]),
-        check_kv_bits(body["kv_bits"]),
+        Fidelity.from_wire(body),
         messages,
         turn,
         sequence,

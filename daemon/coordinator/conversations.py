@@ -20,6 +20,7 @@ from daemon.coordinator.conversation import Conversation
 from daemon.coordinator.loading import explained
 from daemon.coordinator.models import ServedModel
 from daemon.coordinator.running_turn import RunningTurn, begin
+from daemon.fidelity import Fidelity
 
 if TYPE_CHECKING:
     from daemon.coordinator.process import Coordinator
@@ -36,7 +37,7 @@ class Brief:
 
     model: str
     raw: bool
-    kv_bits: int
+    fidelity: Fidelity
     turns: int
     tokens: int
     sequence: bytes
@@ -44,7 +45,7 @@ class Brief:
 
 
 def _brief(c: Conversation) -> Brief:
-    return Brief(c.model, c.raw, c.kv_bits, c.turns, c.tokens, c.sequence, c.updated)
+    return Brief(c.model, c.raw, c.fidelity, c.turns, c.tokens, c.sequence, c.updated)
 
 
 def unknown(name: str) -> Refusal:
@@ -214,7 +215,7 @@ class Conversations:
                 "name": name,
                 "model": brief.model,
                 "raw": brief.raw,
-                "kv_bits": brief.kv_bits,
+                **brief.fidelity.to_wire(),
                 "turns": brief.turns,
                 "tokens": brief.tokens,
                 "sequence": brief.sequence.hex(),
@@ -241,7 +242,7 @@ class Conversations:
 
         def forgotten(found: Conversation | None) -> None:
             if found:
-                self._of.saved_kv.forget(found.digest, found.kv_bits, found.turn.tokens)
+                self._of.saved_kv.forget(found.digest, found.fidelity, found.turn.tokens)
             answer.reply({"forgotten": name})
 
         self._of.desk.submit(

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from daemon import messages as msg
+from daemon.fidelity import Fidelity
 from daemon.scheduler.stored import Stored, StoredIndex, Told, pack
 from daemon.storage.manifest import Identity
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 ASK_AGAIN_SECONDS = 2.0
 SURVEY_SECONDS = 5.0  # between two questions to one that has told before
 _FILE = {
-    "kv_bits": int,
     "tokens": bytes,
     "token_hash": int,
     "start": int,
@@ -92,7 +92,7 @@ class Disks:
             "state": "saved",
             "tokens": stored.length,
             "bytes": stored.nbytes,
-            "kv_bits": stored.kv_bits,
+            **stored.fidelity.to_wire(),
             "nodes": sorted({piece.node for piece in stored.pieces}),
             "complete": stored.covers(self.layers),
             "pinned": False,
@@ -103,11 +103,11 @@ class Disks:
             "names": [],
         }
 
-    def saved_bytes(self, kv_bits: int, tokens: Sequence[int]) -> int | None:
+    def saved_bytes(self, fidelity: Fidelity, tokens: Sequence[int]) -> int | None:
         """Of the entry with exactly these tokens; None when it is on no disk."""
         packed = pack(tokens)
         found = (s for s in self.index.entries.values() if s.tokens == packed)
-        return next((s.nbytes for s in found if s.kv_bits == kv_bits), None)
+        return next((s.nbytes for s in found if s.fidelity == fidelity), None)
 
     def node_bytes(self, node: str) -> int:
         """What this model's entries take on a node's disk."""
@@ -136,10 +136,14 @@ def _read(digest: str, file: Mapping[str, Any]) -> Told | None:
     tokens = file["tokens"]
     if len(tokens) % 4 or not 0 <= file["start"] < file["end"]:
         return None
-    identity = Identity(digest, file["kv_bits"], len(tokens) // 4, file["token_hash"])
+    try:
+        fidelity = Fidelity.from_wire(file)
+    except (KeyError, TypeError, ValueError):
+        return None
+    identity = Identity(digest, fidelity, len(tokens) // 4, file["token_hash"])
     return Told(
         identity.entry,
-        identity.kv_bits,
+        identity.fidelity,
         tokens,
         identity.token_hash,
         file["start"],

@@ -94,7 +94,7 @@ class Intake:
         began: float,
     ) -> None:
         turn = prepared if isinstance(prepared, RunningTurn) else None
-        refusal = _kv_refusal(model, turn.kv_bits) if turn else None
+        refusal = _kv_refusal(model, turn.fidelity.kv_bits) if turn else None
         if self._of.closing:
             refusal = _draining()
         elif model is not self._of.model:
@@ -107,12 +107,15 @@ class Intake:
         now, sequence = time.monotonic(), self._of.new_sequence()
         most = wanted.max_tokens or max(1, self._of.context_length - len(prompt))
         stops = model.tokenizer.eos_tokens if wanted.stop_at_eos else frozenset[int]()
-        request = rq.Request(sequence, prompt, most, wanted.sampling, stops, kv_bits)
+        fidelity = self._of.scheduler.fidelity(kv_bits, prompt, most)
+        if turn:
+            turn.fidelity = fidelity
+        request = rq.Request(sequence, prompt, most, wanted.sampling, stops, fidelity)
         raw = turn.raw if turn else wanted.raw or not model.tokenizer.has_chat_template
         detokenizer = model.tokenizer.detokenizer(continues=raw)
         matcher = StopMatcher(wanted.stop)
         stream = Stream(answer, sequence, len(prompt), detokenizer, matcher, began, now, turn)
-        if found := self._of.saved_kv.worth_loading(kv_bits, prompt):
+        if found := self._of.saved_kv.worth_loading(fidelity, prompt):
             stored, more = found
             self.waiting[sequence] = Waiting(stream, request, now + self._patience(more))
             self._of.clients.streams.begin(stream, request.params.seed)
@@ -186,7 +189,7 @@ def _refusal(error: rq.RequestError, turn: RunningTurn | None) -> Refusal:
 def _beginning(wanted: Generate, prepared: list[int] | RunningTurn) -> tuple[int, tuple[int, ...]]:
     """The type of its KV, and its prompt's tokens."""
     if isinstance(prepared, RunningTurn):
-        return prepared.kv_bits, prepared.prompt.tokens
+        return prepared.fidelity.kv_bits, prepared.prompt.tokens
     return wanted.kv_bits or EXACT, tuple(prepared)
 
 

@@ -29,7 +29,7 @@ class Keeping:
         return {
             "entries": [
                 _entry_view(entry, entries, names.get(entry.sequence, []), now)
-                | {"disk_bytes": disks.saved_bytes(entry.kv_bits, entry.tokens)}
+                | {"disk_bytes": disks.saved_bytes(entry.fidelity, entry.tokens)}
                 for entry in reversed(entries)
             ]
             + disks.views(),
@@ -107,7 +107,7 @@ def _entry_view(entry: Entry, entries: list[Entry], names: list[str], now: float
         "sequence": entry.sequence.hex(),
         "state": "running" if entry.running else "kept",
         "tokens": len(entry.tokens),
-        "kv_bits": entry.kv_bits,
+        **entry.fidelity.to_wire(),
         "pinned": entry.pinned,
         "age": now - entry.created,
         "idle": now - entry.used,

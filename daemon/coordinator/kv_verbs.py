@@ -64,7 +64,7 @@ class KvVerbs:
     def _load_of(self, answer: Answer, conversation: Conversation, dry_run: bool) -> None:
         disks, reach = self._of.saved_kv.disks, self._of.scheduler.residency.memory.reach
         tokens = (*conversation.turn.tokens, 0)  # any that follows
-        found = disks.index.match(conversation.kv_bits, tokens, disks.layers, reach)
+        found = disks.index.match(conversation.fidelity, tokens, disks.layers, reach)
         if found is None:
             what, why = f"nothing of {conversation.name} is saved", "it was removed, or never was"
             answer.fail(EXIT_FAILED, what, why, "see `shardctl kv` for what is saved")
@@ -82,10 +82,10 @@ class KvVerbs:
     def _held(self) -> Iterable[Held]:
         """What is kept, and what runs, as far as its results have come: so much every stage has."""
         for entry in self._of.scheduler.residency.index.kept:
-            yield Held(entry.sequence, entry.kv_bits, entry.tokens)
+            yield Held(entry.sequence, entry.fidelity, entry.tokens)
         for sequence in self._of.scheduler.sequences():
             tokens = tuple(sequence.history.tokens[: sequence.proven])
-            yield Held(sequence.id, sequence.request.kv_bits, tokens)
+            yield Held(sequence.id, sequence.request.fidelity, tokens)
 
     def _down(self, what: str) -> Refusal | None:
         if self._of.cluster.up:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from daemon import messages as msg
@@ -12,10 +13,12 @@ from daemon.cluster import events as cl
 from daemon.coordinator.reception import INVENTORY
 from daemon.ring import MAX_CHUNK_TOKENS, Ring
 from daemon.scheduler import actions as sc
-from daemon.scheduler.pipeline import Pipeline, StageCost
+from daemon.scheduler.pipeline import Hop, Pipeline, StageCost
 from daemon.service import settle
+from transports.codecs.choice import Cost
+from transports.codecs.layout import Codec
 from transports.errors import AddressError, TransportError
-from transports.frame import Frame
+from transports.frame import DType, Frame
 
 if TYPE_CHECKING:
     from daemon.coordinator.process import Coordinator
@@ -46,6 +49,7 @@ class Pipe:
             MAX_CHUNK_TOKENS,
             up.mixed,
             up.memory,
+            self._hops(up),
         )
         # A stage process that was not in the last layout holds nothing: replay from the start at
         # once, rather than wait for its Nack.
@@ -55,6 +59,16 @@ class Pipe:
         self.perform(self._of.scheduler.configure(pipeline, time.monotonic(), held))
         self._of.clients.streams.waiting(None)
         settle()  # the tokenizer's libraries, above all
+
+    def _hops(self, up: cl.PipelineUp) -> tuple[Hop, ...]:
+        model = self._of.model
+        if model is None:
+            return ()
+        width, dtype = model.info.hidden_size, DType[model.info.dtype.upper()]
+        return tuple(
+            Hop(slot.layers.start, width, dtype, _both(before, after))
+            for slot, (before, after) in zip(up.slots[1:], pairwise(up.codec_costs), strict=True)
+        )
 
     def take_results(self) -> None:
         for _ in range(FRAMES_PER_TURN):
@@ -105,3 +119,14 @@ class Pipe:
         except TransportError as error:
             self._of.note("link-failed", "coordinator", str(error))
             self.perform(self._of.scheduler.link_failed(time.monotonic(), frame.microbatch))
+
+
+def _both(one: Mapping[Codec, Cost], other: Mapping[Codec, Cost]) -> dict[Codec, Cost]:
+    """What both ends can use, at the cost of the slower."""
+    return {
+        codec: Cost(
+            max(one[codec].frame_s, other[codec].frame_s),
+            max(one[codec].row_s, other[codec].row_s),
+        )
+        for codec in one.keys() & other.keys()
+    }

@@ -67,7 +67,12 @@ class Coordinator:
             dead_after=config.timeouts.dead_after_s,
         )
         self.cluster = Cluster(rules, next_term(config.node.state_dir / "term"))
-        self.scheduler = Scheduler(Limits(speculate=config.coordinator.speculation == "auto"))
+        self.scheduler = Scheduler(
+            Limits(
+                speculate=config.coordinator.speculation == "auto",
+                codec=config.coordinator.codec,
+            )
+        )
         self.events: deque[dict[str, Any]] = deque(maxlen=KEPT_EVENTS)
         self.desk = Desk()
         self.saved_kv = SavedKv(self)

@@ -11,6 +11,7 @@ from daemon.coordinator.arguments import Generate
 from daemon.coordinator.conversation import Conversation
 from daemon.coordinator.models import ServedModel
 from daemon.coordinator.turns import Prompt, Turn, go_on
+from daemon.fidelity import Fidelity
 from daemon.kv_bits import EXACT
 
 log = logs.get("conversations")
@@ -20,13 +21,15 @@ Messages = tuple[Mapping[str, str], ...]
 
 @dataclass(slots=True)
 class RunningTurn:
-    """`messages` are those of the prompt; none in a raw conversation. `turns` counts this one."""
+    """`messages` are those of the prompt; none in a raw conversation. `turns` counts this one.
+    The codecs of `fidelity` are known when it is admitted.
+    """
 
     name: str
     model: str
     digest: str
     raw: bool
-    kv_bits: int
+    fidelity: Fidelity
     messages: Messages
     prompt: Prompt
     turns: int
@@ -48,7 +51,7 @@ class RunningTurn:
             self.model,
             self.digest,
             self.raw,
-            self.kv_bits,
+            self.fidelity,
             () if self.raw else (*self.messages, answer),
             Turn(self.prompt, tuple(self.reply), self.shown, cut),
             sequence,
@@ -75,8 +78,9 @@ def begin(
         prompt = _chat_prompt(name, model, messages, past.turn if past and known else None)
     spec, turns, kv_bits = model.spec, past.turns + 1 if past else 1, wanted.kv_bits
     if kv_bits is None:
-        kv_bits = past.kv_bits if past else EXACT
-    return RunningTurn(name, spec.name, spec.digest, raw, kv_bits, messages, prompt, turns)
+        kv_bits = past.fidelity.kv_bits if past else EXACT
+    fidelity = Fidelity(kv_bits)
+    return RunningTurn(name, spec.name, spec.digest, raw, fidelity, messages, prompt, turns)
 
 
 def _is_raw(name: str, model: ServedModel, wanted: Generate, past: Conversation | None) -> bool:

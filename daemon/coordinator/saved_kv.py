@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from daemon import messages as msg
 from daemon.coordinator.disks import Disks
 from daemon.coordinator.rounds import Rounds
+from daemon.fidelity import Fidelity
 from daemon.history import History
 from daemon.layers import LayerRange
 from daemon.scheduler.stored import MIN_STORED, Stored, Told, pack, unpack
@@ -33,12 +34,12 @@ class Held:
     """The first tokens of a sequence that every stage holds."""
 
     sequence: bytes
-    kv_bits: int
+    fidelity: Fidelity
     tokens: tuple[int, ...]
 
     def identity(self, digest: str) -> Identity:
         length = len(self.tokens)
-        return Identity(digest, self.kv_bits, length, History(self.tokens).hash_at(length))
+        return Identity(digest, self.fidelity, length, History(self.tokens).hash_at(length))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ class SavedKv:
         entry = self._of.scheduler.residency.index.get(sequence)
         if entry is None or entry.running or not self._of.config.node.kv_disk:
             return
-        held = Held(sequence, entry.kv_bits, entry.tokens)
+        held = Held(sequence, entry.fidelity, entry.tokens)
         known = self.disks.index.entries.get(held.identity(self.disks.digest).entry)
         enough = len(entry.tokens) >= MIN_STORED
         if enough and self._of.cluster.up and not (known and known.covers(self.disks.layers)):
@@ -126,7 +127,13 @@ class SavedKv:
                 then(Outcome(identity.entry, held.sequence, tokens, nbytes, seconds, why))
 
         number = self._saves.begin([slot.node for slot in slots], began + SAVE_SECONDS, ended)
-        asked = msg.SaveKv(self._of.cluster.term, number, held.sequence, len(held.tokens))
+        asked = msg.SaveKv(
+            self._of.cluster.term,
+            number,
+            held.sequence,
+            held.fidelity.to_wire(),
+            len(held.tokens),
+        )
         for slot in slots:
             self._of.to_stage(slot.node, asked)
 
@@ -144,12 +151,12 @@ class SavedKv:
             self._of.to_stage(node, msg.DropKv(self._of.cluster.term, digest, entry))
         self.disks.index.drop(entry)
 
-    def forget(self, digest: str, kv_bits: int, tokens: tuple[int, ...]) -> None:
+    def forget(self, digest: str, fidelity: Fidelity, tokens: tuple[int, ...]) -> None:
         """Have every node delete what is saved of these tokens, and of what they begin with. Of a
         model that is not loaded only what all of them left is known.
         """
         ends = (tokens, tokens[:-1])  # the last one need not have been computed
-        entries = {Held(b"", kv_bits, end).identity(digest).entry for end in ends}
+        entries = {Held(b"", fidelity, end).identity(digest).entry for end in ends}
         if digest == self.disks.digest:
             packed = pack(tokens)
             known = {name: stored.tokens for name, stored in self.disks.index.entries.items()}
@@ -164,7 +171,9 @@ class SavedKv:
 
     # --- loading ---
 
-    def worth_loading(self, kv_bits: int, tokens: tuple[int, ...]) -> tuple[Stored, int] | None:
+    def worth_loading(
+        self, fidelity: Fidelity, tokens: tuple[int, ...]
+    ) -> tuple[Stored, int] | None:
         """What is saved of these tokens, and how many more of them it has than the stages hold;
         None when these are few, and for a while when it could not be read.
         """
@@ -172,8 +181,8 @@ class SavedKv:
             return None
         residency = self._of.scheduler.residency
         reach = residency.memory.reach
-        held = residency.index.match(kv_bits, tokens, reach)
-        found = self.disks.index.match(kv_bits, tokens, self.disks.layers, reach)
+        held = residency.index.match(fidelity, tokens, reach)
+        found = self.disks.index.match(fidelity, tokens, self.disks.layers, reach)
         if found is None or (more := found[1] - (held[1] if held else 0)) < MIN_STORED:
             return None
         failing = time.monotonic() < self._not_before.get(found[0].entry, float("-inf"))
@@ -188,8 +197,8 @@ class SavedKv:
             self._loading[entry].append(then)
             return
         slots, sequence = self._of.cluster.slots, self._of.new_sequence()
-        kv_bits, expected = stored.kv_bits, self._of.scheduler.residency.expected
-        if not expected.begin(sequence, kv_bits, stored.length):
+        fidelity, expected = stored.fidelity, self._of.scheduler.residency.expected
+        if not expected.begin(sequence, fidelity, stored.length):
             then(Outcome(entry, sequence, 0, 0, 0.0, "there is no memory for it"))
             return
         self._loading[entry] = [then]
@@ -201,7 +210,7 @@ class SavedKv:
             if why:
                 expected.failed(sequence)
             else:
-                expected.came(sequence, kv_bits, unpack(stored.tokens), now)
+                expected.came(sequence, fidelity, unpack(stored.tokens), now)
             if why and not given_up:
                 self._cannot_load(stored, why, now)
             self._of.perform(self._of.scheduler.tick(now))
@@ -217,7 +226,7 @@ class SavedKv:
                 self._of.cluster.term,
                 number,
                 sequence,
-                kv_bits,
+                fidelity.to_wire(),
                 stored.length,
                 stored.token_hash,
                 self.disks.sources(stored, slot.node),
@@ -245,7 +254,7 @@ class SavedKv:
 def _told(held: Held, identity: Identity, layers: LayerRange, nbytes: int) -> Told:
     return Told(
         identity.entry,
-        identity.kv_bits,
+        identity.fidelity,
         pack(held.tokens),
         identity.token_hash,
         layers.start,

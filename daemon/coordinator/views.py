@@ -11,6 +11,7 @@ from daemon.cluster.machine import Cluster
 from daemon.cluster.member import Member
 from daemon.coordinator.models import ServedModel
 from daemon.messages import KvReport
+from daemon.scheduler.hops import Hops
 from daemon.scheduler.request import Request
 from daemon.scheduler.sequence import Sequence
 from daemon.scheduler.trace import PipelineStats
@@ -137,9 +138,14 @@ def _frames(cluster: Cluster, node: str) -> int:
     return member.beat.frames_finished if member and member.beat else 0
 
 
-def hops_view(cluster: Cluster, stats: PipelineStats, now: float) -> list[dict[str, Any]]:
-    """Each link of the ring, from the coordinator and back to it."""
+def hops_view(
+    cluster: Cluster, stats: PipelineStats, hops: Hops, now: float
+) -> list[dict[str, Any]]:
+    """Each link of the ring, from the coordinator and back to it. Only those between stages carry
+    hidden states, and have a codec: the one that the last request was given.
+    """
     measured = stats.as_dict(now)["hops"]
+    between = [None, *hops.as_dict(), None]
     places = ["coordinator", *(slot.node for slot in cluster.slots), "coordinator"]
     return [
         {
@@ -150,6 +156,7 @@ def hops_view(cluster: Cluster, stats: PipelineStats, now: float) -> list[dict[s
             "p99": measured[i]["link"]["p99"] if i < len(measured) else None,
             "state": _link_state(cluster, start),
             "why": None if cluster.up else cluster.why_down,
+            "wire": between[i] if len(between) == len(places) - 1 else None,
         }
         for i, (start, end) in enumerate(pairwise(places))
         if cluster.slots
@@ -176,6 +183,7 @@ def sequence_view(sequence: Sequence, now: float) -> dict[str, Any]:
         "attempt": sequence.attempt,
         "reissues": sequence.reissues,
         "age": now - sequence.submitted,
+        **sequence.request.fidelity.to_wire(),
         "tokens_per_second": sequence.generated / decoding if decoding > 0 else None,
     }
 
@@ -191,6 +199,7 @@ def loading_kv_view(request: Request, age: float) -> dict[str, Any]:
         "attempt": 0,
         "reissues": 0,
         "age": age,
+        **request.fidelity.to_wire(),
         "tokens_per_second": None,
     }
 

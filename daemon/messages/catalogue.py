@@ -151,6 +151,8 @@ class Loaded:
     of sequences and the time of a step of so many. `batching` says what of several sequences the
     model takes together. `kv_footprints` are bits, bytes per token and bytes per sequence of each
     type of KV; `kv_reach` is by how many tokens a cache can always be cut exactly, None: by any.
+    `codec_seconds` are two numbers for each wire codec that can write this model's rows: what a
+    frame costs to encode and decode, and what each row of it does.
     """
 
     node: str
@@ -169,6 +171,7 @@ class Loaded:
     kv_budget_bytes: int
     kv_footprints: list[list[int]]
     kv_reach: int | None
+    codec_seconds: dict[str, list[float]]
 
 
 @dataclass(frozen=True, slots=True)

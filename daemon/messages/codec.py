@@ -13,6 +13,7 @@ import msgpack
 from daemon.batching import Batching
 from daemon.messages.catalogue import Load, Loaded, Message
 from daemon.messages.drafting import Propose, Proposed
+from transports.codecs.layout import Codec
 
 MAX_MESSAGE_BYTES = 8 << 20
 _BATCHING = {batching.value for batching in Batching}
@@ -63,6 +64,8 @@ def decode(data: bytes) -> Message:
         raise MessageError(f"Loaded.step_seconds is {body['step_seconds']!r:.40}")
     if cls is Loaded and not _are_footprints(body["kv_footprints"]):
         raise MessageError(f"Loaded.kv_footprints is {body['kv_footprints']!r:.40}")
+    if cls is Loaded and not _are_codecs(body["codec_seconds"]):
+        raise MessageError(f"Loaded.codec_seconds is {body['codec_seconds']!r:.40}")
     if cls is Propose and body["until"] < body["position"] + len(body["tokens"]):
         raise MessageError(f"Propose up to {body['until']}, which is before the last token")
     if cls is Proposed and not body["tokens"]:
@@ -79,6 +82,13 @@ def _are_steps(pairs: list[list[float]]) -> bool:
 
 def _are_footprints(value: list[list[int]]) -> bool:
     return all(len(one) == 3 for one in value) and 0 in [one[0] for one in value]
+
+
+def _are_codecs(value: dict[str, list[float]]) -> bool:
+    known = {codec.value for codec in Codec if codec is not Codec.RAW}
+    numbers = [number for one in value.values() for number in one]
+    pairs = all(len(one) == 2 for one in value.values())
+    return value.keys() <= known and pairs and min(numbers, default=0.0) >= 0.0
 
 
 def _refuse_extension(code: int, data: bytes) -> Any:

@@ -8,13 +8,14 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class SaveKv:
-    """Write the KV of the first `length` tokens of `sequence` to disk, in the background. Answered
-    by KvSaved.
+    """Write the KV of the first `length` tokens of `sequence`, of this fidelity
+    (daemon.fidelity), to disk, in the background. Answered by KvSaved.
     """
 
     term: int
     query: int
     sequence: bytes
+    fidelity: dict[str, Any]
     length: int
 
 
@@ -28,7 +29,7 @@ class LoadKv:
     term: int
     query: int
     sequence: bytes
-    kv_bits: int
+    fidelity: dict[str, Any]
     tokens: int
     token_hash: int
     sources: list[dict[str, Any]]
@@ -78,8 +79,9 @@ class KvRestored:
 @dataclass(frozen=True, slots=True)
 class KvStored:
     """What this node has on disk for a model, the most recently used of it. One map per file:
-    kv_bits, tokens (int32, little-endian, in bytes), token_hash, start, end (layers), bytes, used
-    (Unix time). Other stages read the files at `address`; "" when they cannot.
+    kv_bits and codecs (its fidelity), tokens (int32, little-endian, in bytes), token_hash, start,
+    end (layers), bytes, used (Unix time). Other stages read the files at `address`; "" when they
+    cannot.
     """
 
     node: str

@@ -38,7 +38,7 @@ class Attempts:
                 break
             if self._residency.following.waits(sequence, self._residency.memory.reach):
                 continue
-            tokens, kv_bits = len(sequence.history), sequence.request.kv_bits
+            tokens, kv_bits = len(sequence.history), sequence.request.fidelity.kv_bits
             short = self._residency.memory.never(kv_bits, tokens)
             if short is None:
                 short = self._residency.admit(sequence, now)

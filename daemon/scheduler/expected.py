@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from daemon.fidelity import Fidelity
 from daemon.scheduler.outbox import Outbox
 from daemon.scheduler.prefix import Entry
 from daemon.scheduler.trie import Tokens
@@ -29,20 +30,20 @@ class Expected:
     def __contains__(self, sequence: bytes) -> bool:
         return sequence in self._sequences
 
-    def begin(self, sequence: bytes, kv_bits: int, tokens: int) -> bool:
+    def begin(self, sequence: bytes, fidelity: Fidelity, tokens: int) -> bool:
         """Give it its place. False when there is none, or nothing is kept."""
-        if not self._max_kept or self._residency.place((sequence, kv_bits, tokens), ()):
+        if not self._max_kept or self._residency.place((sequence, fidelity.kv_bits, tokens), ()):
             return False
         self._sequences[sequence] = None
         return True
 
-    def came(self, sequence: bytes, kv_bits: int, tokens: Tokens, now: float) -> None:
+    def came(self, sequence: bytes, fidelity: Fidelity, tokens: Tokens, now: float) -> None:
         """Every stage holds it: it is kept from now on, unless it is not expected any more."""
         if sequence not in self._sequences:
             self.failed(sequence)
             return
         del self._sequences[sequence]
-        self._residency.keep(Entry(sequence, kv_bits, tokens, 0, now, now))
+        self._residency.keep(Entry(sequence, fidelity, tokens, 0, now, now))
 
     def failed(self, sequence: bytes) -> None:
         """Some stage does not have it: the others are to forget it."""

@@ -34,18 +34,18 @@ class Following:
         """Whom to wait for. Computed beside the other, what they share would take twice as long:
         who waits for no more than that loses nothing.
         """
-        prompt, kv_bits = sequence.request.prompt, sequence.request.kv_bits
+        prompt, fidelity = sequence.request.prompt, sequence.request.fidelity
         head = prompt[:MIN_SHARED]
         others = [
             other
             for other in self._book.running.values()
             if other.request.prompt[:MIN_SHARED] == head
-            and other.request.kv_bits == kv_bits
+            and other.request.fidelity == fidelity
             and self._leads(other)
         ]
         if not others:
             return None
-        hit = self._index.match(kv_bits, tuple(sequence.history.tokens), reach)
+        hit = self._index.match(fidelity, tuple(sequence.history.tokens), reach)
         for other in others:
             shared = min(common(other.request.prompt, prompt, 0), len(sequence.history) - 1)
             saved = shared - (hit[1] if hit else 0)

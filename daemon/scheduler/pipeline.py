@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from daemon.footprint import StageMemory
+from transports.codecs.choice import Cost
+from transports.codecs.layout import Codec
+from transports.frame import DType
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +22,24 @@ class StageCost:
 
 
 @dataclass(frozen=True, slots=True)
+class Hop:
+    """From one stage to the next, whose first layer is `layer`: rows of `width` values that the
+    model has as `dtype`. `costs` of coding them, of both ends together, by the codecs that both can
+    use.
+    """
+
+    layer: int
+    width: int
+    dtype: DType
+    costs: Mapping[Codec, Cost]
+
+
+@dataclass(frozen=True, slots=True)
 class Pipeline:
     """`chunk_tokens` is the most tokens one prefill frame may have, `context_length` the most that
     a sequence may have, prompt and answer together. `mixed`: pieces of a prompt may ride in the
-    steps of others. `memory` of each stage; none: not limited.
+    steps of others. `memory` of each stage; none: not limited. `hops` between
+    the stages; none: nothing is known of them, and all are raw.
     """
 
     term: int
@@ -31,6 +49,7 @@ class Pipeline:
     chunk_tokens: int
     mixed: bool = True
     memory: tuple[StageMemory, ...] = ()
+    hops: tuple[Hop, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -41,6 +60,8 @@ class Pipeline:
             raise ValueError("context_length must be 2 or more, chunk_tokens 1 or more")
         if self.memory and len(self.memory) != len(self.stages):
             raise ValueError("memory is of every stage, or of none")
+        if self.hops and len(self.hops) != len(self.stages) - 1:
+            raise ValueError("hops are all those between stages, or none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +76,8 @@ class Limits:
     that one that ends the stages is told from those beside it; after `max_downs` times it is taken
     for the cause. Each try without progress doubles the time allowed, so that a stage that is
     slower than anybody foresaw is waited for in the end. `speculate`: whether
-    tokens may be guessed, where that promises more.
+    tokens may be guessed, where that promises more. `codec`: how hidden states are to be written, a
+    Codec's name or AUTO.
     """
 
     max_running: int = 64
@@ -71,6 +93,7 @@ class Limits:
     alone_downs: int = 2
     max_downs: int = 5
     speculate: bool = True
+    codec: str = Codec.RAW.value
 
     def backoff(self, repeats: int) -> float:
         """Seconds to wait before re-issue number `repeats` without progress: the first at once."""

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from daemon.fidelity import Fidelity
 from daemon.scheduler.sequence import Sequence
 from daemon.scheduler.trie import Tokens, TokenTrie
 
@@ -23,7 +24,7 @@ class Entry:
     """
 
     sequence: bytes
-    kv_bits: int
+    fidelity: Fidelity
     tokens: Tokens
     attempt: int
     created: float
@@ -40,7 +41,7 @@ class Entry:
         """Its first `length` tokens."""
         return cls(
             sequence.id,
-            sequence.request.kv_bits,
+            sequence.request.fidelity,
             tuple(sequence.history.tokens[:length]),
             sequence.attempt,
             now,
@@ -64,13 +65,13 @@ class Entry:
 
 
 class PrefixIndex:
-    """Entries in the order of their last use, and by their tokens. One trie per type of KV, because
+    """Entries in the order of their last use, and by their tokens. One trie per fidelity, because
     no other can go on from it.
     """
 
     def __init__(self) -> None:
         self.entries: OrderedDict[bytes, Entry] = OrderedDict()
-        self._tries: dict[int, TokenTrie] = {}
+        self._tries: dict[Fidelity, TokenTrie] = {}
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -86,6 +87,11 @@ class PrefixIndex:
         return self.entries.get(sequence)
 
     @property
+    def fidelities(self) -> list[Fidelity]:
+        """Of all that was ever entered."""
+        return list(self._tries)
+
+    @property
     def kept(self) -> list[Entry]:
         """Those that have ended."""
         return [entry for entry in self.entries.values() if entry.running is None]
@@ -94,12 +100,12 @@ class PrefixIndex:
         """As the most recently used; in place of the entry of that sequence, if there is one."""
         self.remove(entry.sequence)
         self.entries[entry.sequence] = entry
-        self._tries.setdefault(entry.kv_bits, TokenTrie()).add(entry.tokens, entry.sequence)
+        self._tries.setdefault(entry.fidelity, TokenTrie()).add(entry.tokens, entry.sequence)
 
     def remove(self, sequence: bytes) -> None:
         entry = self.entries.pop(sequence, None)
         if entry is not None:
-            self._tries[entry.kv_bits].remove(entry.tokens, sequence)
+            self._tries[entry.fidelity].remove(entry.tokens, sequence)
 
     def trim(self, sequence: bytes, length: int) -> None:
         """Not every stage holds more than the first `length` tokens any more; some still may. Its
@@ -107,7 +113,7 @@ class PrefixIndex:
         """
         entry = self.entries[sequence]
         if length < len(entry.tokens):
-            trie = self._tries[entry.kv_bits]
+            trie = self._tries[entry.fidelity]
             trie.remove(entry.tokens, sequence)
             entry.surplus += len(entry.tokens) - length
             entry.tokens = entry.tokens[:length]
@@ -117,11 +123,13 @@ class PrefixIndex:
         self.entries.clear()
         self._tries.clear()
 
-    def match(self, kv_bits: int, tokens: Tokens, reach: int | None) -> tuple[Entry, int] | None:
+    def match(
+        self, fidelity: Fidelity, tokens: Tokens, reach: int | None
+    ) -> tuple[Entry, int] | None:
         """The entry with the most of `tokens`, and how many of them a fork may take: never the
         last, because the next token comes from computing it. None when it is not worth it.
         """
-        trie = self._tries.get(kv_bits)
+        trie = self._tries.get(fidelity)
         for same, sequence in trie.candidates(tokens) if trie else ():
             length = min(same, len(tokens) - 1)
             if length < MIN_REUSE:
@@ -138,13 +146,13 @@ class PrefixIndex:
 
     def covered_by(self, entry: Entry, reach: int | None) -> list[Entry]:
         """Entries that `entry` can be used instead of."""
-        trie = self._tries[entry.kv_bits]
+        trie = self._tries[entry.fidelity]
         found = [self.entries[s] for s in trie.prefixes(entry.tokens)]
         return [e for e in found if e is not entry and _covers(entry, e, reach)]
 
     def is_covered(self, entry: Entry, reach: int | None) -> bool:
         """Whether another entry can be used instead."""
-        trie = self._tries[entry.kv_bits]
+        trie = self._tries[entry.fidelity]
         found = (self.entries[s] for s in trie.extensions(entry.tokens))
         return any(e is not entry and _covers(e, entry, reach) for e in found)
 
@@ -155,7 +163,7 @@ class PrefixIndex:
         for sequence, entry in self.entries.items():
             assert entry.sequence == sequence, "prefix: id"
             assert len(entry.tokens) >= MIN_REUSE, "prefix: too short an entry"
-            assert sequence in self._tries[entry.kv_bits].prefixes(entry.tokens), "prefix: lost"
+            assert sequence in self._tries[entry.fidelity].prefixes(entry.tokens), "prefix: lost"
             if entry.running is not None:
                 assert entry.running.id == sequence, "prefix: another sequence"
                 assert entry.running.proven >= len(entry.tokens), "prefix: not held by all"

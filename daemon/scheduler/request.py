@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from daemon.kv_bits import EXACT, check_kv_bits
+from daemon.fidelity import Fidelity
+from daemon.kv_bits import check_kv_bits
 from daemon.sampling import SamplingParams
 from transports.frame import SEQUENCE_ID_BYTES
 
@@ -15,7 +16,7 @@ MAX_TOKEN = (1 << 31) - 1  # token ids are int32 on the wire
 @dataclass(frozen=True, slots=True)
 class Request:
     """`sequence` is 16 random bytes, chosen by the caller. A token of `stop_tokens` ends the
-    sequence and is not delivered. `kv_bits`: 0 for KV in the model's own type, else 8 or 4.
+    sequence and is not delivered.
     """
 
     sequence: bytes
@@ -23,7 +24,7 @@ class Request:
     max_tokens: int
     params: SamplingParams = field(default_factory=SamplingParams)
     stop_tokens: frozenset[int] = frozenset()
-    kv_bits: int = EXACT
+    fidelity: Fidelity = field(default_factory=Fidelity)
 
 
 class Refusal(Enum):
@@ -85,7 +86,7 @@ def check_request(request: Request, context_length: int | None) -> None:
             Refusal.MAX_TOKENS, f"max_tokens is {request.max_tokens}, must be 1 or more"
         )
     try:
-        check_kv_bits(request.kv_bits)
+        check_kv_bits(request.fidelity.kv_bits)
     except ValueError as error:
         raise RequestError(Refusal.KV_BITS, str(error)) from error
     if context_length is not None and len(prompt) >= context_length:

@@ -48,9 +48,9 @@ class Residency:
         self._refused = None
         self.expected.forget()
         for sequence in self._book.running.values():
-            self.memory.place(sequence.id, sequence.request.kv_bits, sequence.reserved)
+            self.memory.place(sequence.id, sequence.request.fidelity.kv_bits, sequence.reserved)
         for entry in self.index.kept:
-            self.memory.place(entry.sequence, entry.kv_bits, entry.held)
+            self.memory.place(entry.sequence, entry.fidelity.kv_bits, entry.held)
             if held is not None:
                 self._shrink(entry, held.get(entry.sequence, 0))
         self.inquire(stages)
@@ -90,7 +90,7 @@ class Residency:
         if self._refused and self._refused[:2] == (sequence.id, self.memory.freed):
             return self._refused[2]
         tokens = tuple(sequence.history.tokens)
-        hit = self.index.match(sequence.request.kv_bits, tokens, self.memory.reach)
+        hit = self.index.match(sequence.request.fidelity, tokens, self.memory.reach)
         # One that was preempted gets more room, so that it is not preempted again at once.
         alone = not self._book.running
         more = self._headroom << (0 if alone else min(sequence.preemptions, MAX_DOUBLINGS))
@@ -180,7 +180,7 @@ class Residency:
         entry = Entry.of(sequence, sequence.proven, now, running=False)
         if before:
             entry.hits, entry.created = before.hits, before.created
-        self.memory.place(sequence.id, entry.kv_bits, entry.held)
+        self.memory.place(sequence.id, entry.fidelity.kv_bits, entry.held)
         self.keep(entry)
 
     # --- sequences that are kept ----------------------------------------------------------------
@@ -258,7 +258,7 @@ class Residency:
     def _make_room(
         self, sequence: Sequence, tokens: int, spared: Collection[bytes]
     ) -> Shortage | None:
-        short = self.place((sequence.id, sequence.request.kv_bits, tokens), spared)
+        short = self.place((sequence.id, sequence.request.fidelity.kv_bits, tokens), spared)
         if short is None:
             sequence.reserved = tokens
         return short

@@ -11,11 +11,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from daemon.fidelity import Fidelity
 from daemon.scheduler.actions import Action, Deliver, Inquire, Suspect
 from daemon.scheduler.attempts import Attempts
 from daemon.scheduler.book import Book
 from daemon.scheduler.cost import Pass
 from daemon.scheduler.dispatch import Dispatch
+from daemon.scheduler.hops import Hops, expected_traffic
 from daemon.scheduler.pipeline import Limits, Pipeline
 from daemon.scheduler.request import (
     FinishReason,
@@ -45,6 +47,7 @@ class Scheduler:
         self._attempts = Attempts(self._limits, self._dispatch, self._book, self.residency)
         self.counts: Counter[str] = Counter()
         self.stats = PipelineStats(0)
+        self.hops = Hops(self._limits.codec)
 
     # --- events -------------------------------------------------------------------------------
 
@@ -63,6 +66,7 @@ class Scheduler:
             raise ValueError(f"epoch {pipeline.epoch} is not newer than {before.epoch}")
         self._dispatch.reset(pipeline)
         self.stats = PipelineStats(len(pipeline.stages))
+        self.hops.configure(pipeline)
         self.residency.configure(len(pipeline.stages), pipeline.memory, held)
         actions = [*self._attempts.configure(pipeline, now), Inquire()]
         for sequence in self._book.running.values():
@@ -90,7 +94,7 @@ class Scheduler:
         waiting = len(self._book.waiting)
         if waiting >= self._limits.max_waiting:
             raise RequestError(Refusal.BUSY, f"{waiting} requests wait already: try again later")
-        if short := self.residency.memory.never(request.kv_bits, len(request.prompt) + 1):
+        if short := self.residency.memory.never(request.fidelity.kv_bits, len(request.prompt) + 1):
             tokens = f"{len(request.prompt)} tokens and the first of the answer"
             raise RequestError(Refusal.MEMORY, f"no memory for the prompt's {tokens}: {short}")
         self._book.enter(Sequence(request, now))
@@ -202,6 +206,15 @@ class Scheduler:
         """When `tick` has something to do, if nothing else happens before."""
         return self._dispatch.next_wake()
 
+    def fidelity(self, kv_bits: int, prompt: tuple[int, ...], max_tokens: int) -> Fidelity:
+        """How exact a request is to be that comes now."""
+        cost, length = self._dispatch.cost, len(prompt)
+        chunk = cost.chunk(length, 0, None) if cost and length else length
+        together = len(self._book.running) + 1
+        traffic = expected_traffic(length, max_tokens, chunk, together)
+        residency = self.residency
+        return self.hops.fidelity(kv_bits, prompt, traffic, residency.index, residency.memory.reach)
+
     def sequences(self) -> Iterator[Sequence]:
         """Running ones, then those that wait, in order. Not to be changed."""
         return iter(self._book)
@@ -228,6 +241,7 @@ class Scheduler:
     def check_integrity(self) -> None:
         self._dispatch.check_integrity()
         self.stats.check_integrity()
+        self.hops.check_integrity()
         self._book.check_integrity()
         self.residency.check_integrity()
         if self._dispatch.pipeline is not None and self._book.waiting:
@@ -332,3 +346,5 @@ class Scheduler:
             dispatch.carried(frame.microbatch)
         elif not frame.departures and dispatch.cost is not None:
             dispatch.cost.observe(Pass.of(frame.spans), frame.traces, microbatch.sent, now)
+            running = {s.id: s.request.fidelity for s in self._book.running.values()}
+            self.hops.observe(frame.spans, running, frame.traces)

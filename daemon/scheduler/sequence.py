@@ -71,7 +71,7 @@ class Sequence:
         self.refuted = False
         self.constants: Mapping[str, Any] = {
             "sampling": request.params.to_wire(),
-            "kv_bits": request.kv_bits,
+            **request.fidelity.to_wire(),
         }
         self.status = SequenceStatus.WAITING
         self.attempt = 0

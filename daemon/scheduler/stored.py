@@ -8,6 +8,8 @@ import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from daemon.fidelity import Fidelity
+
 MIN_STORED = 64  # tokens: fewer are computed again sooner than they are read and installed
 MOST_STORED = 4096  # entries: every lookup walks through them, and each has its tokens in memory
 
@@ -19,7 +21,7 @@ class Told:
     """
 
     entry: str
-    kv_bits: int
+    fidelity: Fidelity
     tokens: bytes
     token_hash: int
     start: int
@@ -42,7 +44,7 @@ class Stored:
     """An entry, wherever its pieces are."""
 
     entry: str
-    kv_bits: int
+    fidelity: Fidelity
     tokens: bytes
     token_hash: int
     used: float
@@ -102,7 +104,7 @@ class StoredIndex:
         self.entries.clear()
 
     def match(
-        self, kv_bits: int, tokens: Sequence[int], layers: int, reach: int | None
+        self, fidelity: Fidelity, tokens: Sequence[int], layers: int, reach: int | None
     ) -> tuple[Stored, int] | None:
         """The entry with the most of `tokens`, and how many of them: never the last, because the
         next token comes from computing it. Caches can be cut by `reach` tokens, None: by any
@@ -114,7 +116,7 @@ class StoredIndex:
         for stored in self.entries.values():
             # Most are other texts: what decides is whether they agree up to where they must.
             least = 4 * (longest + 1)
-            if stored.kv_bits != kv_bits or stored.tokens[:least] != packed[:least]:
+            if stored.fidelity != fidelity or stored.tokens[:least] != packed[:least]:
                 continue
             length = common(stored.tokens, packed)
             if reach is not None and stored.length - length > reach:
@@ -129,13 +131,13 @@ class StoredIndex:
             stored
             for stored in self.entries.values()
             if stored is not of
-            and stored.kv_bits == of.kv_bits
+            and stored.fidelity == of.fidelity
             and of.tokens.startswith(stored.tokens)
         ]
 
     def _enter(self, node: str, file: Told) -> None:
         stored = self.entries.setdefault(
-            file.entry, Stored(file.entry, file.kv_bits, file.tokens, file.token_hash, file.used)
+            file.entry, Stored(file.entry, file.fidelity, file.tokens, file.token_hash, file.used)
         )
         stored.used = max(stored.used, file.used)
         stored.pieces[Piece(node, file.start, file.end)] = file.nbytes

@@ -18,108 +18,129 @@ On a GPU `measure` finds out from how many rows on MLX is faster; that was never
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 
 import mlx.core as mx
 import numpy as np
 
 from daemon.engine import codecs as device
+from daemon.engine.model import ModelInfo
 from daemon.stage.tensors import to_array, to_tensor
 from transports.codecs import rows as reference
 from transports.codecs.choice import Cost
-from transports.codecs.layout import Codec, layout
+from transports.codecs.layout import Codec, layout, obstacle
 from transports.errors import FrameError
 from transports.frame import DType, Tensor
 
 _MEASURED = (1, 4, 16, 64, 256)  # rows
 _TIMES = 5
+_WIRE = {Codec.FP8: DType.FP8_ROWS, Codec.INT8: DType.INT8_ROWS}
+_CODECS = {dtype: codec for codec, dtype in _WIRE.items()}
 
 
 @dataclass(frozen=True, slots=True)
-class HopCodec:
-    """How rows of `width` values of the model's `dtype` are written on a hop. From `device_rows`
-    rows on MLX does it; None: never. ValueError (transports.codecs.layout.obstacle) for a width
-    that the codec cannot write.
+class RowCoder:
+    """Writes and reads rows of `width` values of the model's `dtype`, as a stage sends and takes
+    them. `device_rows`: from how many rows on MLX does it, by codec; where nothing stands, never.
     """
 
-    codec: Codec
     width: int
     dtype: DType
-    device_rows: int | None = None
+    device_rows: Mapping[Codec, int] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        if self.codec is not Codec.RAW:
-            layout(self.codec, self.width)
+    @classmethod
+    def of(cls, info: ModelInfo) -> RowCoder:
+        """In NumPy, whatever the number of rows."""
+        return cls(info.hidden_size, DType[info.dtype.upper()])
 
-    def encode(self, rows: mx.array) -> Tensor:
-        """For evaluated, row-contiguous [n, width]. Raw, it is a view of `rows`."""
-        if self.codec is Codec.RAW:
+    def encode(self, codec: Codec, rows: mx.array) -> Tensor:
+        """For evaluated, row-contiguous [n, width]. Raw, it is a view of `rows`. ValueError for a
+        width that the codec cannot write (transports.codecs.layout.obstacle).
+        """
+        if codec is Codec.RAW:
             return to_tensor(rows)
         count = rows.shape[0]
-        if self.on_device(count):
-            lazy = device.encode_fp8 if self.codec is Codec.FP8 else device.encode_int8
+        if self.on_device(codec, count):
+            layout(codec, self.width)
+            lazy = device.encode_fp8 if codec is Codec.FP8 else device.encode_int8
             coded = np.array(lazy(rows), copy=False)
         else:
             # It has the buffer protocol, whose format NumPy does not look at: it knows no bfloat16.
             stored = np.frombuffer(rows, reference.STORED[self.dtype])  # type: ignore[call-overload]
-            coded = reference.encode(self.codec, stored.reshape(count, self.width), self.dtype)
-        return Tensor(DType.UINT8, coded.shape, coded.data)
+            coded = reference.encode(codec, stored.reshape(count, self.width), self.dtype)
+        return Tensor(_WIRE[codec], coded.shape, coded.data)
 
     def decode(self, tensor: Tensor) -> mx.array:
         """[n, width] of the model's type. FrameError when the tensor, which came from a socket, is
-        not what `encode` of the same HopCodec makes.
+        not what `encode` of an equal RowCoder makes.
         """
-        dtype, row = DType.UINT8, self.width
-        if self.codec is Codec.RAW:
-            dtype = self.dtype
-        else:
-            row = layout(self.codec, self.width).row_bytes
-        if tensor.dtype is not dtype or tensor.shape[1:] != (row,):
+        codec = _CODECS.get(tensor.dtype, Codec.RAW)
+        row = self.width
+        if codec is not Codec.RAW and not obstacle(codec, self.width):
+            row = layout(codec, self.width).row_bytes
+        elif tensor.dtype is not self.dtype:
+            raise FrameError("codec", f"{tensor.dtype.name} cannot be rows of {self._rows}")
+        if tensor.shape[1:] != (row,) or not tensor.shape[0]:
             what = f"{tensor.dtype.name} {list(tensor.shape)}"
-            raise FrameError("codec", f"{what} where {dtype.name} [n, {row}] belongs")
-        if self.codec is Codec.RAW:
+            raise FrameError("codec", f"{what} where [n, {row}] belongs, rows of {self._rows}")
+        if codec is Codec.RAW:
             return to_array(tensor)
         count = tensor.shape[0]
-        if self.on_device(count):
+        if self.on_device(codec, count):
             coded = np.frombuffer(tensor.data, np.uint8).reshape(tensor.shape)
-            reference.check(layout(self.codec, self.width), coded)
-            lazy = device.decode_fp8 if self.codec is Codec.FP8 else device.decode_int8
+            reference.check(layout(codec, self.width), coded)
+            lazy = device.decode_fp8 if codec is Codec.FP8 else device.decode_int8
             return lazy(mx.array(coded), self.width, getattr(mx, self.dtype.name.lower()))
-        stored = reference.decode(self.codec, tensor.data, count, self.width, self.dtype)
+        stored = reference.decode(codec, tensor.data, count, self.width, self.dtype)
         return to_array(Tensor(self.dtype, stored.shape, stored))
 
-    def on_device(self, count: int) -> bool:
-        return self.device_rows is not None and count >= self.device_rows
+    def on_device(self, codec: Codec, count: int) -> bool:
+        return codec in self.device_rows and count >= self.device_rows[codec]
+
+    @property
+    def _rows(self) -> str:
+        return f"{self.width} values of {self.dtype.name}"
 
 
-def measure(codec: Codec, width: int, dtype: DType, chunk: int) -> tuple[HopCodec, Cost]:
-    """The faster path for each number of rows on this device, and what coding costs beyond raw, up
-    to `chunk` rows: call it once, before the stage says that it is ready.
+def measure(coder: RowCoder, chunk: int) -> tuple[RowCoder, dict[Codec, Cost]]:
+    """One that takes the faster path for each number of rows on this device, and what coding costs
+    beyond raw, up to `chunk` rows, by the codecs that can write such rows: call it once, before the
+    stage says that it is ready.
     """
+    costs: dict[Codec, Cost] = {}
+    for codec in _WIRE:
+        if not obstacle(codec, coder.width):
+            device_rows, costs[codec] = _measure(coder, codec, chunk)
+            if device_rows is not None:
+                coder = replace(coder, device_rows={**coder.device_rows, codec: device_rows})
+    return coder, costs
+
+
+def _measure(host: RowCoder, codec: Codec, chunk: int) -> tuple[int | None, Cost]:
     counts = sorted({n for n in _MEASURED if n < chunk} | {chunk})
-    host = HopCodec(codec, width, dtype)
-    seconds = {n: _seconds(host, n) for n in counts}
+    seconds = {n: _seconds(host, codec, n) for n in counts}
     device_rows = None
-    if codec is not Codec.RAW and mx.default_device().type == mx.DeviceType.gpu:
-        lazy = HopCodec(codec, width, dtype, device_rows=1)
+    if mx.default_device().type == mx.DeviceType.gpu:
+        lazy = replace(host, device_rows={codec: 1})
         for n in reversed(counts):
-            if (there := _seconds(lazy, n)) >= seconds[n]:
+            if (there := _seconds(lazy, codec, n)) >= seconds[n]:
                 break
             seconds[n], device_rows = there, n
     row = max(0.0, (seconds[chunk] - seconds[1]) / max(chunk - 1, 1))
-    return HopCodec(codec, width, dtype, device_rows), Cost(max(0.0, seconds[1] - row), row)
+    return device_rows, Cost(max(0.0, seconds[1] - row), row)
 
 
-def _seconds(hop: HopCodec, count: int) -> float:
+def _seconds(coder: RowCoder, codec: Codec, count: int) -> float:
     """Of encoding and decoding `count` rows; the best of some."""
-    rows = mx.random.normal((count, hop.width)).astype(getattr(mx, hop.dtype.name.lower()))
+    rows = mx.random.normal((count, coder.width)).astype(getattr(mx, coder.dtype.name.lower()))
     mx.eval(rows)
     taken = []
     for _ in range(_TIMES + 1):  # the first pays for kernels and memory
         start = perf_counter()
-        decoded = hop.decode(hop.encode(rows))
-        if hop.on_device(count):  # else what is left to evaluate is what raw leaves too
+        decoded = coder.decode(coder.encode(codec, rows))
+        if coder.on_device(codec, count):  # else what is left to evaluate is what raw leaves too
             mx.eval(decoded)
         taken.append(perf_counter() - start)
     return min(taken[1:])

@@ -18,8 +18,12 @@ from daemon.engine.errors import LoadError
 from daemon.engine.stage import Speed, Stage
 from daemon.footprint import Footprint
 from daemon.layers import LayerRange
+from daemon.stage.codecs import RowCoder, measure
+from transports.codecs.choice import Cost
+from transports.codecs.layout import Codec
 
 log = logs.get("stage")
+CODED_ROWS = 256  # of a frame, up to which coding is measured
 RESERVE = 2 << 30  # bytes for everything else; at least an eighth of the machine
 
 
@@ -32,6 +36,8 @@ class Ready:
     seconds: float
     kv_budget: int
     kv_footprints: dict[int, Footprint]
+    coder: RowCoder
+    codec_costs: dict[Codec, Cost]
 
     def told(self, node: str, incarnation: str, digest: str, address: str) -> msg.Loaded:
         """As the coordinator hears of it; `address` is where the stage takes frames."""
@@ -53,6 +59,7 @@ class Ready:
             self.kv_budget,
             [[bits, f.token_bytes, f.sequence_bytes] for bits, f in self.kv_footprints.items()],
             stage.reach,
+            {codec.value: [c.frame_s, c.row_s] for codec, c in self.codec_costs.items()},
         )
 
 
@@ -73,6 +80,7 @@ def load_stage(
     try:
         stage = Stage.load(folder, layers, progress=progress)
         speed, footprints = stage.warm(), stage.footprints()
+        coder, costs = measure(RowCoder.of(stage.info), CODED_ROWS)
         budget = kv_budget(node, stage.weights_bytes, machine_memory())
         if budget <= 0:
             raise LoadError(
@@ -80,7 +88,8 @@ def load_stage(
                 f"{stage.weights_bytes:,} bytes of weights leave no memory for KV on this machine",
                 "give this node fewer layers, or set node.kv_memory",
             )
-        return Ready(stage, speed, time.monotonic() - began, budget, footprints)
+        seconds = time.monotonic() - began
+        return Ready(stage, speed, seconds, budget, footprints, coder, costs)
     except (RuntimeError, ValueError, MemoryError, OSError) as error:  # MLX's, the disk's
         log.exception("loading failed")
         raise LoadError(folder, str(error), "see `shardctl logs` of this node") from error

@@ -205,7 +205,7 @@ class StageProcess:
         finally:
             self._progress.loading = False
         self._poller.register(self._ring.pollable, zmq.POLLIN)
-        self._worker = Worker(ready.stage, 0, self._clock, load.digest)
+        self._worker = Worker(ready.stage, ready.coder, 0, self._clock, load.digest)
         self._progress.held = asked
         self._held = ready.told(self._node, self._incarnation, load.digest, address)
         self._control.say(self._held)

@@ -20,6 +20,7 @@ from daemon import messages as msg
 from daemon.engine.caches import SequenceCache
 from daemon.engine.errors import CacheError
 from daemon.engine.snapshot import put, take
+from daemon.fidelity import Fidelity
 from daemon.layers import LayerRange
 from daemon.stage.bulk import Bulk
 from daemon.stage.jobs import (
@@ -102,7 +103,7 @@ class SavedKv:
             asked = self._to_save.popleft()
             try:
                 self._going = self._save(asked, worker)
-            except CacheError as error:
+            except (CacheError, KeyError, TypeError, ValueError) as error:
                 said.append(self._not_saved(asked, str(error)))
         return said
 
@@ -114,7 +115,10 @@ class SavedKv:
         parts = take(cache, asked.length)
         tokens = worker.ledger.tokens(asked.sequence)[: asked.length]
         token_hash = worker.ledger.hash_at(asked.sequence, asked.length)
-        identity = Identity(worker.digest, cache.kv_bits, asked.length, token_hash)
+        fidelity = Fidelity.from_wire(asked.fidelity)
+        if fidelity.kv_bits != cache.kv_bits:
+            raise CacheError(f"it is held in {cache.kv_bits} bits, not {fidelity.kv_bits}")
+        identity = Identity(worker.digest, fidelity, asked.length, token_hash)
         self._bulk.ask(Save(identity, worker.stage.layers, tokens, parts))
         return _Going(asked, parts)
 
@@ -126,13 +130,14 @@ class SavedKv:
             if worker is None:
                 raise CacheError("no layers are loaded")
             peers = [_peer(source) for source in asked.sources[:MAX_PEERS]]
-            forms = worker.stage.kv_forms(asked.kv_bits)
-            cache = worker.stage.new_cache(asked.kv_bits)
+            fidelity = Fidelity.from_wire(asked.fidelity)
+            forms = worker.stage.kv_forms(fidelity.kv_bits)
+            cache = worker.stage.new_cache(fidelity.kv_bits)
         except (CacheError, ValueError, KeyError, TypeError) as error:
             return [self._not_restored(asked, f"it cannot be: {error}")]
         self._last += 1
         self._coming[self._last] = _Coming(asked, worker.stage.layers.start, cache)
-        identity = Identity(worker.digest, asked.kv_bits, asked.tokens, asked.token_hash)
+        identity = Identity(worker.digest, fidelity, asked.tokens, asked.token_hash)
         self._bulk.ask(Restore(self._last, identity, worker.stage.layers, forms, peers))
         return []
 
@@ -219,7 +224,7 @@ def _told(files: Sequence[StoredFile]) -> Iterator[dict[str, Any]]:
         if total > MAX_STORED_BYTES:
             return
         yield {
-            "kv_bits": file.identity.kv_bits,
+            **file.identity.fidelity.to_wire(),
             "tokens": tokens,
             "token_hash": file.identity.token_hash,
             "start": file.layers.start,

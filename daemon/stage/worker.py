@@ -6,8 +6,9 @@ No sockets and no clock of its own: a frame in, a frame out.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import mlx.core as mx
@@ -16,11 +17,13 @@ from daemon import logs
 from daemon.engine.caches import SequenceCache
 from daemon.engine.errors import CacheError
 from daemon.engine.stage import Row, Sampled, Stage
+from daemon.fidelity import Fidelity
 from daemon.history import History
-from daemon.kv_bits import check_kv_bits
 from daemon.sampling import SamplingParams
+from daemon.stage.codecs import RowCoder
 from daemon.stage.ledger import Compute, Constants, SpanLedger
-from daemon.stage.tensors import to_array, to_tensor
+from transports.codecs.layout import Codec, obstacle
+from transports.errors import FrameError
 from transports.frame import (
     Departure,
     Fork,
@@ -30,6 +33,7 @@ from transports.frame import (
     Release,
     Span,
     StageTrace,
+    Tensor,
 )
 
 log = logs.get("stage")
@@ -37,12 +41,15 @@ log = logs.get("stage")
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A span that is to be computed: its tokens and where its rows stand in the frame's tensors."""
+    """A span that is to be computed: its tokens, where its rows stand in the frame that came, and
+    how they are to be written in the one that goes.
+    """
 
     span: Span
     tokens: tuple[int, ...]
     row: Row
     offset: int
+    codec: Codec
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +58,25 @@ class Known:
 
     constants: Constants
     params: SamplingParams
-    kv_bits: int
+    fidelity: Fidelity
 
     @classmethod
     def read(cls, constants: Constants) -> Known:
         """Raises KeyError, TypeError or ValueError for what cannot be used."""
         params = SamplingParams.from_wire(constants["sampling"])
-        return cls(constants, params, check_kv_bits(constants["kv_bits"]))
+        return cls(constants, params, Fidelity.from_wire(constants))
 
 
 class Worker:
     """One stage's sequences: their ledger and their caches, which always hold the same tokens."""
 
     def __init__(
-        self, stage: Stage, index: int, clock: Callable[[], float], digest: str = ""
+        self,
+        stage: Stage,
+        coder: RowCoder,
+        index: int,
+        clock: Callable[[], float],
+        digest: str = "",
     ) -> None:
         """`digest` is that of the model's weights: what is saved of it belongs to no other."""
         self.stage = stage
@@ -72,6 +84,7 @@ class Worker:
         self.index = index
         self.ledger = SpanLedger(index)
         self.caches: dict[bytes, SequenceCache] = {}
+        self._coder = coder
         self._known: dict[bytes, Known] = {}
         self._bytes: dict[bytes, int] = {}
         self._changed: set[bytes] = set()
@@ -94,7 +107,7 @@ class Worker:
         """The frame to send on: a RESULT from the last stage, else the WORK with this stage's
         hidden states.
         """
-        started = self._clock()
+        started, entering = self._clock(), None
         for command in frame.commands:
             match command:
                 case Release(sequence, attempt):
@@ -102,13 +115,26 @@ class Worker:
                 case Fork():
                     self._fork(command)
         work, departures = self._admit(frame)
-        work, output, failed = self._compute_what_can_be(frame, work)
+        try:
+            if work and not self.stage.is_first:
+                entering = self._read(frame.tensors)
+            work, output, failed = self._compute_what_can_be(frame, work, entering)
+        except FrameError as error:
+            log.error("hidden states of microbatch %d are refused: %s", frame.microbatch, error)
+            work, output, failed = [], [], [self._fail(w.span) for w in work]
         computed = self._clock()
         departures += failed
         return self._onward(frame, work, departures, output, received, started, computed)
 
+    def _read(self, tensors: Sequence[Tensor]) -> mx.array:
+        """The rows of all spans in the frame, one after another. FrameError for what are none."""
+        arrays = [self._coder.decode(tensor) for tensor in tensors]
+        if not arrays:
+            raise FrameError("codec", "no hidden states")
+        return arrays[0] if len(arrays) == 1 else mx.concatenate(arrays)
+
     def _compute_what_can_be(
-        self, frame: Frame, work: list[Work]
+        self, frame: Frame, work: list[Work], entering: mx.array | None
     ) -> tuple[list[Work], list[Any], list[Departure]]:
         """Together; when that fails each row alone, so that one of them does not cost the others
         what they hold. Returns what was computed, its output, and who leaves.
@@ -120,7 +146,7 @@ class Worker:
         while groups:
             group = groups.pop(0)
             try:
-                outputs.append(self._compute(frame, group))
+                outputs.append(self._compute(frame, group, entering))
                 done += group
             except Exception:
                 # Whatever a model's code makes of a request: it must not end the stage for others.
@@ -156,7 +182,8 @@ class Worker:
             else:
                 departures.append(prepared)
             offset += span.length
-        return work, departures
+        # Rows that are written alike stand together in one tensor.
+        return sorted(work, key=lambda w: w.codec), departures
 
     def _prepare(
         self, span: Span, tokens: tuple[int, ...], offset: int, position: int
@@ -166,7 +193,12 @@ class Worker:
         sequence = span.sequence
         try:
             known = self._constants(sequence)
-            cache = self._cache(sequence, known.kv_bits)
+            cache = self._cache(sequence, known.fidelity.kv_bits)
+            codec = Codec.RAW
+            if not self.stage.is_last:
+                codec = known.fidelity.codec_before(self.stage.layers.end)
+            if why := obstacle(codec, self.stage.info.hidden_size):
+                raise ValueError(f"{codec} cannot be used: {why}")
         except (KeyError, TypeError, ValueError, CacheError) as error:
             log.error("constants of %s are refused: %r", sequence.hex(), error)
             return self._fail(span)
@@ -174,7 +206,7 @@ class Worker:
         if restored != position:
             return self.ledger.forget(span, restored, Reason.MISSING)
         row = Row(cache, tokens, self.ledger.tokens(sequence), span.outputs, known.params)
-        return Work(span, tokens, row, offset)
+        return Work(span, tokens, row, offset, codec)
 
     def _constants(self, sequence: bytes) -> Known:
         constants = self.ledger.constants(sequence)
@@ -193,15 +225,14 @@ class Worker:
             raise CacheError(f"KV of {cache.kv_bits} bits is held, {kv_bits} are asked for")
         return cache
 
-    def _compute(self, frame: Frame, work: list[Work]) -> list[Any]:
-        carry = None
-        if not self.stage.is_first:
-            carry = [self._rows_of(to_array(t), frame, work) for t in frame.tensors]
+    def _compute(self, frame: Frame, work: list[Work], entering: mx.array | None) -> list[Any]:
+        carry = None if entering is None else [self._rows_of(entering, frame, work)]
         return self.stage.run([w.row for w in work], carry)
 
     def _rows_of(self, array: mx.array, frame: Frame, work: list[Work]) -> mx.array:
-        """The rows of the spans that are left: all of them, as a rule."""
-        if len(work) == len(frame.spans):
+        """The rows of the spans that are left, as these stand: all as they came, as a rule."""
+        spans = frame.spans
+        if len(work) == len(spans) and all(w.span is s for w, s in zip(work, spans, strict=True)):
             return array
         return mx.concatenate([array[w.offset : w.offset + w.span.length] for w in work])
 
@@ -245,7 +276,7 @@ class Worker:
             constants={w.span.sequence: frame.constants[w.span.sequence] for w in work
                        if w.span.sequence in frame.constants},
             departures=(*frame.departures, *departures),
-            tensors=() if self.stage.is_last or not work else tuple(map(to_tensor, output)),
+            tensors=() if self.stage.is_last or not work else self._write(work, output[0]),
         )  # fmt: skip
         if self.stage.is_last:
             results: list[Sampled] = output
@@ -262,6 +293,19 @@ class Worker:
             )
         trace = StageTrace(self.index, received, started, computed, self._clock())
         return replace(onward, traces=(*frame.traces, trace))
+
+    def _write(self, work: list[Work], rows: mx.array) -> tuple[Tensor, ...]:
+        """One tensor for each codec."""
+        tensors, start = [], 0
+        for codec, group in groupby(work, key=lambda w: w.codec):
+            end = start + sum(w.span.length for w in group)
+            part = rows
+            if end - start < rows.shape[0]:
+                part = mx.contiguous(rows[start:end])
+                mx.eval(part)
+            tensors.append(self._coder.encode(codec, part))
+            start = end
+        return tuple(tensors)
 
     @property
     def dropped(self) -> dict[str, int]:

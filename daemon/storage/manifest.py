@@ -20,6 +20,7 @@ from itertools import chain
 from math import prod
 from typing import Any
 
+from daemon.fidelity import Fidelity
 from daemon.layers import LayerRange
 from daemon.storage.errors import Damaged, Foreign
 from daemon.storage.form import ITEM_BYTES, LayerForm
@@ -35,17 +36,18 @@ _ZEROS = b"0" * 8
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Which caches these are: of which model, in which type, of which tokens."""
+    """Which caches these are: of which model, how exact, of which tokens."""
 
     digest: str
-    kv_bits: int
+    fidelity: Fidelity
     tokens: int
     token_hash: int
 
     @property
     def entry(self) -> str:
         """The id of everything that is saved of these tokens, on whichever node: 32 hex digits."""
-        parts = f"{self.digest} {self.kv_bits} {self.tokens} {self.token_hash}"
+        fidelity = _dumps(self.fidelity.to_wire())
+        parts = f"{self.digest} {fidelity} {self.tokens} {self.token_hash}"
         return hashlib.sha256(parts.encode()).hexdigest()[:32]
 
 
@@ -114,7 +116,7 @@ class Manifest:
         about = {
             "version": VERSION,
             "digest": self.identity.digest,
-            "kv_bits": self.identity.kv_bits,
+            **self.identity.fidelity.to_wire(),
             "tokens": self.identity.tokens,
             "token_hash": f"{self.identity.token_hash:016x}",
             "start": self.layers.start,
@@ -186,7 +188,7 @@ def _manifest(about: Mapping[str, Any], tensors: Mapping[str, Any]) -> Manifest:
         arrays.setdefault(int(layer), []).append(SavedArray(array, dtype, shape))
     identity = Identity(
         str(about["digest"]),
-        _number(about["kv_bits"]),
+        Fidelity.from_wire(about),
         _number(about["tokens"]),
         int(about["token_hash"], 16),
     )

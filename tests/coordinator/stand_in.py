@@ -139,7 +139,7 @@ class StandIn:
     def kv_bits(self) -> int:
         """Of the request that runs."""
         (sequence,) = self.scheduler.sequences()
-        return sequence.request.kv_bits
+        return sequence.request.fidelity.kv_bits
 
     def prompt(self) -> tuple[int, ...]:
         """Of the request that runs."""

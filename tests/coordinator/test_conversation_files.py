@@ -12,13 +12,15 @@ from daemon.coordinator.answer import Refusal
 from daemon.coordinator.archive import Archive
 from daemon.coordinator.conversation import Conversation, Damaged, from_text, to_text
 from daemon.coordinator.turns import Prompt, Turn
+from daemon.fidelity import Fidelity
+from transports.codecs.layout import Codec
 
 TALK = Conversation(
     "notes",
     "qwen",
     "abc",
     False,
-    0,
+    Fidelity(8, ((2, Codec.FP8),)),
     ({"role": "user", "content": "größe 🚀"}, {"role": "assistant", "content": "a\n"}),
     Turn(Prompt("größe 🚀", (0, 5, 151_935)), (7, 2**31 - 1), "a\n", False),
     bytes(range(16)),
@@ -123,6 +125,8 @@ def test_every_flipped_character_is_noticed() -> None:
         ("raw", 1),
         ("kv_bits", 5),
         ("kv_bits", True),
+        ("codecs", [[2, "fp9"]]),
+        ("codecs", [[2, "fp8"], [1, "fp8"]]),
         ("turns", "3"),
         ("updated", None),
         ("sequence", "00"),

@@ -10,6 +10,7 @@ import pytest
 
 from daemon.coordinator import conversations
 from daemon.coordinator.tokenizer import Tokenizer
+from daemon.fidelity import Fidelity
 from daemon.scheduler.request import FinishReason
 from tests.coordinator import tokenizers as made
 from tests.coordinator.stand_in import StandIn
@@ -395,7 +396,7 @@ def test_its_saved_kv_is_forgotten_too(of: StandIn, chatml: Tokenizer, tmp_path:
     of.deliver(spelt(chatml, "a b"))
     of.end()
     text = (path := tmp_path / "conversations" / "talk.json").read_text()
-    what = ("digest of qwen", 8, (*prompt, *spelt(chatml, "a b")))
+    what = ("digest of qwen", Fidelity(8), (*prompt, *spelt(chatml, "a b")))
     later = StandIn(tmp_path)
     for one in (of, later):  # at hand, and on disk only
         path.write_text(text)

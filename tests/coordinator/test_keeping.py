@@ -12,6 +12,7 @@ from daemon.coordinator.arguments import BadArguments
 from daemon.coordinator.disks import Disks
 from daemon.coordinator.keeping import Keeping
 from daemon.coordinator.process import Coordinator
+from daemon.fidelity import Fidelity
 from daemon.scheduler.stored import Told, pack
 from tests.scheduler.harness import PROMPT, A, B, C, Harness, request
 
@@ -67,7 +68,7 @@ def test_the_view_shows_entries_counters_and_stages() -> None:
     rig = Rig()
     rig.asked("pin", sequence="6161", pinned=True)
     rig.h.computed(rig.h.frames[-1], 4)
-    saved = Told("e" * 32, 0, pack(PROMPT[:16]), 1, 0, 4, 100, 1.0)
+    saved = Told("e" * 32, Fidelity(), pack(PROMPT[:16]), 1, 0, 4, 100, 1.0)
     rig.disks.index.saved("n", saved)
     view = rig.keeping.view(5.0)
     b, a, on_disk = view["entries"]

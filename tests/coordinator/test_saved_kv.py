@@ -19,6 +19,7 @@ from daemon.coordinator.disks import ASK_AGAIN_SECONDS, SURVEY_SECONDS
 from daemon.coordinator.kv_verbs import KvVerbs
 from daemon.coordinator.process import Coordinator
 from daemon.coordinator.saved_kv import LOAD_SECONDS, RETRY_SECONDS, Held, Outcome, SavedKv
+from daemon.fidelity import Fidelity
 from daemon.footprint import Footprint
 from daemon.history import History
 from daemon.layers import LayerRange
@@ -31,7 +32,7 @@ from daemon.storage.manifest import Identity
 DIGEST = "ab" * 32
 TOKENS = tuple(random.Random(3).choices(range(500), k=100))
 HASH = History(TOKENS).hash_at(len(TOKENS))
-ENTRY = Identity(DIGEST, 0, len(TOKENS), HASH).entry
+ENTRY = Identity(DIGEST, Fidelity(), len(TOKENS), HASH).entry
 SEQUENCE, NEW = b"s" * 16, b"\1" * 16
 LAYERS = 8
 
@@ -80,12 +81,12 @@ class StandIn:
         return {e.sequence: tuple(e.tokens) for e in self.scheduler.residency.index.kept}
 
     def keep(self, sequence: bytes, tokens: tuple[int, ...]) -> None:
-        assert self.scheduler.residency.expected.begin(sequence, 0, len(tokens))
-        self.scheduler.residency.expected.came(sequence, 0, tokens, 0.0)
+        assert self.scheduler.residency.expected.begin(sequence, Fidelity(), len(tokens))
+        self.scheduler.residency.expected.came(sequence, Fidelity(), tokens, 0.0)
 
     def before(self, kv_bits: int, tokens: list[int], go_on: Callable[[], object]) -> None:
         """A request comes."""
-        if found := self.saved_kv.worth_loading(kv_bits, tuple(tokens)):
+        if found := self.saved_kv.worth_loading(Fidelity(kv_bits), tuple(tokens)):
             self.saved_kv.load(found[0], lambda _: go_on())
         else:
             go_on()
@@ -131,7 +132,8 @@ def of() -> StandIn:
 
 
 def stored(node: str, start: int, end: int, changes: dict[str, Any] | None = None) -> msg.KvStored:
-    file = {"kv_bits": 0, "tokens": pack(TOKENS), "token_hash": HASH, "start": start, "end": end,
+    file = {"kv_bits": 0, "codecs": [], "tokens": pack(TOKENS),
+            "token_hash": HASH, "start": start, "end": end,
             "bytes": 10, "used": 5.0}  # fmt: skip
     return msg.KvStored(
         node, "i1", DIGEST, f"tcp://127.0.0.1:{start + 1}", [file | (changes or {})]
@@ -200,7 +202,7 @@ def test_another_model_has_other_entries(of: StandIn) -> None:
 @pytest.mark.parametrize(
     "changes",
     [{"tokens": b"abc"}, {"tokens": "text"}, {"start": 4, "end": 3}, {"start": -1}, {"used": None},
-     {"token_hash": "x"}, {"kv_bits": True}],
+     {"token_hash": "x"}, {"kv_bits": True}, {"codecs": [[0, "fp8"]]}],
 )  # fmt: skip
 def test_what_is_no_file_is_not_listed(changes: dict[str, Any], of: StandIn) -> None:
     of.saved_kv.tick(0.0)
@@ -214,13 +216,16 @@ def test_what_is_listed(of: StandIn) -> None:
     assert row.pop("idle") > 0
     assert row == {
         "sequence": None, "entry": ENTRY, "state": "saved", "tokens": 100, "bytes": 20,
-        "kv_bits": 0, "nodes": ["b", "spare"], "complete": True, "pinned": False, "age": None,
+        "kv_bits": 0, "codecs": [],
+        "nodes": ["b", "spare"], "complete": True, "pinned": False, "age": None,
         "hits": None, "shared_with": [], "names": [],
     }  # fmt: skip
     disks = of.saved_kv.disks
     assert [disks.node_bytes(node) for node in ("a", "b", "spare")] == [0, 10, 10]
-    assert disks.saved_bytes(0, TOKENS) == 20
-    assert disks.saved_bytes(8, TOKENS) is disks.saved_bytes(0, TOKENS[:-1]) is None
+    assert disks.saved_bytes(Fidelity(), TOKENS) == 20
+    assert (
+        disks.saved_bytes(Fidelity(8), TOKENS) is disks.saved_bytes(Fidelity(), TOKENS[:-1]) is None
+    )
 
 
 def test_a_load_names_who_else_has_the_layers(of: StandIn) -> None:
@@ -269,7 +274,7 @@ def test_who_is_silent_is_not_waited_for_for_ever(
     assert not outcomes
     of.saved_kv.tick(100.0 + LOAD_SECONDS)
     assert outcomes[0].why == "a did not answer; b did not answer"
-    of.saved_kv.save(Held(SEQUENCE, 0, TOKENS), outcomes.append)
+    of.saved_kv.save(Held(SEQUENCE, Fidelity(), TOKENS), outcomes.append)
     of.saved_kv.pipeline_down()
     assert outcomes[1].why == "the pipeline went down meanwhile"
 
@@ -324,7 +329,7 @@ def test_nothing_is_read_twice_at_a_time(of: StandIn) -> None:
 def test_a_save_counts_where_it_went_well(of: StandIn) -> None:
     of.saved_kv.tick(0.0)
     outcomes: list[Outcome] = []
-    of.saved_kv.save(Held(SEQUENCE, 0, TOKENS), outcomes.append)
+    of.saved_kv.save(Held(SEQUENCE, Fidelity(), TOKENS), outcomes.append)
     asked = of.asked(msg.SaveKv)
     assert {(node, m.sequence, m.length) for node, m in asked.items()} == {
         ("a", SEQUENCE, 100), ("b", SEQUENCE, 100)
@@ -336,7 +341,7 @@ def test_a_save_counts_where_it_went_well(of: StandIn) -> None:
     (entry,) = of.saved_kv.disks.index.entries.values()
     assert entry.entry == ENTRY
     assert not entry.covers(LAYERS)
-    of.saved_kv.save(Held(SEQUENCE, 0, TOKENS))
+    of.saved_kv.save(Held(SEQUENCE, Fidelity(), TOKENS))
     query = of.asked(msg.SaveKv)["a"].query
     for node in ("a", "b"):
         of.saved_kv.saved(msg.KvSaved(query, node, 100, 30, 0.1, ""))
@@ -373,7 +378,7 @@ def test_verbs_take_a_conversation(of: StandIn) -> None:
     with pytest.raises(Refusal, match="cannot save talk: the stages hold nothing of it"):
         of.verbs.save(of.answer(), {"conversation": "talk"})
     turn = SimpleNamespace(tokens=(*TOKENS, 4))
-    of.conversation = SimpleNamespace(name="talk", kv_bits=0, turn=turn)
+    of.conversation = SimpleNamespace(name="talk", fidelity=Fidelity(), turn=turn)
     of.verbs.load(of.answer(), {"conversation": "talk"})
     assert of.asked(msg.LoadKv)["a"].tokens == len(TOKENS)
     of.saved_kv.pipeline_down()
@@ -511,9 +516,9 @@ def test_what_is_forgotten_is_deleted_on_every_node(of: StandIn) -> None:
         of.keep(sequence, tokens)
         of.saved_kv.keep(sequence)
         queries.append(of.asked(msg.SaveKv)["a"].query)
-    other = Held(SEQUENCE, 0, (9, *TOKENS)).identity(DIGEST).entry
-    saving = Held(SEQUENCE, 0, (*TOKENS, 1)).identity(DIGEST).entry
-    of.saved_kv.forget(DIGEST, 0, (*TOKENS, 1, 2))
+    other = Held(SEQUENCE, Fidelity(), (9, *TOKENS)).identity(DIGEST).entry
+    saving = Held(SEQUENCE, Fidelity(), (*TOKENS, 1)).identity(DIGEST).entry
+    of.saved_kv.forget(DIGEST, Fidelity(), (*TOKENS, 1, 2))
     nodes = ("a", "b", "spare")
     assert dropped(of) >= {(node, DIGEST, entry) for node in nodes for entry in (ENTRY, saving)}
     assert not of.saved_kv.disks.index.entries
@@ -522,8 +527,8 @@ def test_what_is_forgotten_is_deleted_on_every_node(of: StandIn) -> None:
             of.saved_kv.saved(msg.KvSaved(query, node, 100, 30, 0.1, ""))
     assert dropped(of) == {(node, DIGEST, saving) for node in nodes}, "when it is written at last"
     assert of.saved_kv.disks.index.entries.keys() == {other}
-    of.saved_kv.forget("cd" * 32, 8, TOKENS)
-    left = Held(SEQUENCE, 8, TOKENS[:-1]).identity("cd" * 32).entry
+    of.saved_kv.forget("cd" * 32, Fidelity(8), TOKENS)
+    left = Held(SEQUENCE, Fidelity(8), TOKENS[:-1]).identity("cd" * 32).entry
     assert ("spare", "cd" * 32, left) in dropped(of), "of a model that is not loaded"
 
 

@@ -59,6 +59,14 @@ HOPS: list[dict[str, Any]] = [
         "p99": 0.0002,
         "state": "up",
         "why": None,
+        "wire": {
+            "layer": 36,
+            "wish": "auto",
+            "codec": "fp8",
+            "possible": ["fp8", "int8"],
+            "bytes_per_second": 11_400_000.0,
+            "latency": 0.0002,
+        },
     },
     {
         "from": "mini",

@@ -49,9 +49,9 @@ STAGE  NODE    LAYERS  QUEUE P50    P99  COMPUTE P50     P99  ENCODE P50   P99  
     0  studio  0-35         20us  900us       12.1ms  30.2ms         4us  10us   87%     13%    1234
     1  mini    36-63           -      -        9.8ms  20.0ms         3us  10us     -       -    1233
 
-HOP                 PATH         LINK P50    P99  STATE  WHY
-studio → mini       zmq              41us  200us  up
-mini → coordinator  zmq (plain)     310us  1.0ms  up
+HOP                 PATH         LINK P50    P99  CODEC           SPEED  STATE  WHY
+studio → mini       zmq              41us  200us  fp8 (auto)  11.4 MB/s  up
+mini → coordinator  zmq (plain)     310us  1.0ms                         up
 
 guesses from n-grams: 75% right of 1 234 sent · 2 beside a token, 3 ahead of it · 31 frames ahead, 4 cancelled"""  # noqa: E501
 

@@ -31,7 +31,7 @@ def ask(
     now: float = 0.0,
 ) -> Guess | Lag | None:
     """Guess `ahead` tokens after `tokens`, of which the first `since` were told before."""
-    constants = {"sampling": params.to_wire(), "kv_bits": 0}
+    constants = {"sampling": params.to_wire(), "kv_bits": 0, "codecs": []}
     prefix_hash = History(tokens).hash_at(since)
     answer = drafter.propose(
         sequence, since, prefix_hash, tokens[since:], len(tokens) + ahead, constants, now

@@ -23,7 +23,7 @@ from tests.draft.talk import GREEDY, PROMPT, S1, S2, continuation
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_MS = 60_000
-CONSTANTS = {"sampling": GREEDY.to_wire(), "kv_bits": 0}
+CONSTANTS = {"sampling": GREEDY.to_wire(), "kv_bits": 0, "codecs": []}
 
 
 class Rig:

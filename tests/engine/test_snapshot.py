@@ -14,6 +14,7 @@ from daemon.engine.kv import FullCache, WindowCache
 from daemon.engine.snapshot import forms as forms_of
 from daemon.engine.snapshot import put, take
 from daemon.engine.states import StateCache
+from daemon.fidelity import Fidelity
 from daemon.history import History
 from daemon.storage.content import LayerBytes, LayerParts
 from daemon.storage.errors import Foreign
@@ -26,7 +27,7 @@ from tests.storage.content import DIGEST, LAYERS, read, run
 
 def save(pipe: Pipe, length: int, folder: KvFolder, kv_bits: int = 0) -> Identity:
     tokens = pipe.history[:length]
-    identity = Identity(DIGEST, kv_bits, length, History(tokens).hash_at(length))
+    identity = Identity(DIGEST, Fidelity(kv_bits), length, History(tokens).hash_at(length))
     for stage, cache in zip(pipe.stages, pipe.caches, strict=True):
         run(folder.save(identity, stage.layers, tokens, take(cache, length)))
     return identity
@@ -38,7 +39,7 @@ def restore(pipe: Pipe, identity: Identity, folder: KvFolder) -> None:
     for stage, cache in zip(pipe.stages, pipe.caches, strict=True):
         layers = range(stage.layers.start, stage.layers.end)
         for layer, form, own in zip(
-            layers, stage.kv_forms(identity.kv_bits), cache.own, strict=True
+            layers, stage.kv_forms(identity.fidelity.kv_bits), cache.own, strict=True
         ):
             path = next(p for r, p in files.items() if r.start <= layer < r.end)
             put(own, read(path, layer, form), identity.tokens)
@@ -89,13 +90,13 @@ def test_quantised_keys_come_back_bit_for_bit(
     assert second.generate([7, 8, 9], 12) == first.generate([7, 8, 9], 12)
     exact = Pipe(load_split(model.folder, (0, 2, model.layers)))
     with pytest.raises(Foreign, match="bit"):
-        restore(exact, replace(identity, kv_bits=0), folder_with(folder, identity))
+        restore(exact, replace(identity, fidelity=Fidelity()), folder_with(folder, identity))
 
 
 def folder_with(folder: KvFolder, identity: Identity) -> KvFolder:
     """The files also stand where those of exact KV would."""
     theirs = folder.path(identity, LAYERS).parent
-    theirs.rename(folder.path(replace(identity, kv_bits=0), LAYERS).parent)
+    theirs.rename(folder.path(replace(identity, fidelity=Fidelity()), LAYERS).parent)
     return folder
 
 

@@ -10,9 +10,9 @@ import pytest
 from daemon import messages as msg
 
 
-def loaded(footprints: list[list[int]]) -> msg.Loaded:
-    held = ("d", 0, 4, "tcp://a:1", 100, 9, 0.1)
-    return msg.Loaded("a", "i", *held, [[1.0, 0.1]], 0.1, True, "spans", 1 << 30, footprints, None)
+def loaded(footprints: list[list[int]], codecs: dict[str, list[float]] | None = None) -> msg.Loaded:
+    held, speed = ("d", 0, 4, "tcp://a:1", 100, 9, 0.1), ([[1.0, 0.1]], 0.1, True, "spans")
+    return msg.Loaded("a", "i", *held, *speed, 1 << 30, footprints, None, codecs or {})
 
 
 SAMPLES: list[msg.Message] = [
@@ -22,7 +22,7 @@ SAMPLES: list[msg.Message] = [
     msg.Request(1, 7, "generate", {"prompt": "é", "sampling": {"seed": 2**64 - 1}}),
     msg.Chunk(7, {"tokens": [1, 2], "logprobs": None}),
     msg.LogsReport(1, "a", ["one", "two"]),
-    loaded([[0, 8, 0], [4, 1, 9]]),
+    loaded([[0, 8, 0], [4, 1, 9]], {"fp8": [1e-4, 1e-5], "int8": [1e-4, 0.0]}),
     msg.DraftHello(1, "0", "a", "n", "i", 9, "small", "d", 1024, "v", None, 3),
     msg.DraftBeat("a", "i", 0.002, 1),
     msg.Propose(1, b"\x01" * 16, 3, (1 << 61) - 2, [5], 8, {"sampling": {"seed": 2**64 - 1}}),
@@ -65,6 +65,9 @@ def test_round_trip(message: msg.Message) -> None:
         ),
         msg.encode(loaded([[8, 1, 2]])),  # exact KV is always possible
         msg.encode(loaded([[0, 1, 2], [8, 1]])),
+        msg.encode(loaded([[0, 8, 0]], {"raw": [0.0, 0.0]})),
+        msg.encode(loaded([[0, 8, 0]], {"fp8": [0.0]})),
+        msg.encode(loaded([[0, 8, 0]], {"fp8": [0.0, -1.0]})),
         msg.encode(msg.Propose(1, b"s", 3, 0, [1, 2], 4, {})),
         msg.encode(msg.Proposed("a", "i", b"s", 4, 0, [])),
         msgpack.packb({"type": "Nothing"}),

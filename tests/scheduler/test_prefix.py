@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from daemon.fidelity import Fidelity
 from daemon.scheduler.prefix import MIN_REUSE, Entry, PrefixIndex
 from daemon.scheduler.trie import Tokens
 
@@ -12,7 +13,7 @@ LONG = tuple(range(100))
 
 
 def entry(sequence: bytes, tokens: Tokens, kv_bits: int = 0, surplus: int = 0) -> Entry:
-    return Entry(sequence, kv_bits, tokens, 1, 0.0, 0.0, surplus=surplus)
+    return Entry(sequence, Fidelity(kv_bits), tokens, 1, 0.0, 0.0, surplus=surplus)
 
 
 def index(*entries: Entry) -> PrefixIndex:
@@ -24,7 +25,7 @@ def index(*entries: Entry) -> PrefixIndex:
 
 
 def found(made: PrefixIndex, tokens: Tokens, kv_bits: int = 0, reach: int | None = None) -> object:
-    hit = made.match(kv_bits, tokens, reach)
+    hit = made.match(Fidelity(kv_bits), tokens, reach)
     return hit and (hit[0].sequence, hit[1])
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from daemon.fidelity import Fidelity
 from daemon.history import History
 from daemon.scheduler.actions import Deliver, Finished
 from daemon.scheduler.pipeline import Limits
@@ -156,8 +157,8 @@ def test_logprobs_come_with_their_tokens() -> None:
         (request(b"short"), Refusal.SEQUENCE),
         (request(B), Refusal.SEQUENCE),
         (request(C), Refusal.SEQUENCE),
-        (replace(request(A), kv_bits=3), Refusal.KV_BITS),
-        (replace(request(A), kv_bits=4), None),
+        (replace(request(A), fidelity=Fidelity(3)), Refusal.KV_BITS),
+        (replace(request(A), fidelity=Fidelity(4)), None),
     ],
 )
 def test_what_is_refused(asked: object, refusal: Refusal | None) -> None:

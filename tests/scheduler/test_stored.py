@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from daemon.fidelity import Fidelity
 from daemon.scheduler.stored import MIN_STORED, StoredIndex, Told, common, pack, unpack
 
 LAYERS = 8
@@ -17,14 +18,14 @@ def told(
     tokens: Sequence[int], start: int = 0, end: int = LAYERS, kv_bits: int = 0, used: float = 1.0
 ) -> Told:
     entry = f"{len(tokens)}-{kv_bits}-{hash(tuple(tokens))}"
-    return Told(entry, kv_bits, pack(tokens), 1, start, end, 100, used)
+    return Told(entry, Fidelity(kv_bits), pack(tokens), 1, start, end, 100, used)
 
 
 def length_of(
     index: StoredIndex, tokens: Sequence[int], kv_bits: int = 0, reach: int | None = None
 ) -> int:
     index.check_integrity()
-    found = index.match(kv_bits, tokens, LAYERS, reach)
+    found = index.match(Fidelity(kv_bits), tokens, LAYERS, reach)
     return found[1] if found else 0
 
 
@@ -37,7 +38,7 @@ def test_the_longest_common_beginning_counts() -> None:
     assert length_of(index, (*fork, 1, 2)) == 300
     assert length_of(index, (*TEXT[:150], 5002, 1)) == 150
     assert length_of(index, (7, *TEXT)) == 0
-    found = index.match(0, TEXT, LAYERS, None)
+    found = index.match(Fidelity(), TEXT, LAYERS, None)
     assert found is not None
     assert found[0].tokens == pack(TEXT[:200])
 

@@ -24,9 +24,9 @@ def read_something(world: World) -> None:
         return
     request, tokens = rng.choice(histories)
     expected, sequence = world.scheduler.residency.expected, rng.randbytes(16)
-    if len(tokens) < 16 or not expected.begin(sequence, request.kv_bits, len(tokens)):
+    if len(tokens) < 16 or not expected.begin(sequence, request.fidelity, len(tokens)):
         return
-    whole = Layers(0, LAYERS, request.kv_bits)
+    whole = Layers(0, LAYERS, request.fidelity)
     whole.run(list(tokens))
     world.reading += 1
     world.do(world.scheduler.tick(world.now))  # what had to make room is told to go
@@ -39,7 +39,7 @@ def read_something(world: World) -> None:
     def ended() -> None:
         world.reading -= 1
         if world.layout == layout and read == [True] * len(stages):
-            expected.came(sequence, request.kv_bits, tokens, world.now)
+            expected.came(sequence, request.fidelity, tokens, world.now)
         else:
             expected.failed(sequence)
         world.do(world.scheduler.tick(world.now))

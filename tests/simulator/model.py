@@ -4,6 +4,9 @@ like KV: computing with wrong tokens, wrong state or a missing layer gives anoth
 
 from __future__ import annotations
 
+from zlib import crc32
+
+from daemon.fidelity import Fidelity
 from daemon.scheduler.request import Request
 
 LAYERS = 4
@@ -18,10 +21,11 @@ def _mix(a: int, b: int) -> int:
 class Layers:
     """A range of layers with the state of one sequence."""
 
-    def __init__(self, start: int, end: int, kv_bits: int) -> None:
+    def __init__(self, start: int, end: int, fidelity: Fidelity) -> None:
         self._start = start
-        self.kv_bits = kv_bits
-        self._states = [[layer + 1 + 1000 * kv_bits] for layer in range(start, end)]
+        self.fidelity = fidelity
+        other = 0 if fidelity == Fidelity() else crc32(str(fidelity).encode())
+        self._states = [[layer + 1 + other] for layer in range(start, end)]
 
     def __len__(self) -> int:
         return len(self._states[0]) - 1
@@ -33,7 +37,7 @@ class Layers:
 
     def part(self, start: int, end: int) -> Layers:
         """A copy of some of the layers."""
-        part = Layers(start, end, self.kv_bits)
+        part = Layers(start, end, self.fidelity)
         part._states = [list(s) for s in self._states[start - self._start : end - self._start]]
         return part
 
@@ -58,7 +62,7 @@ def head(value: int, seed: int) -> int:
 
 def reference(request: Request, context_length: int) -> tuple[int, ...]:
     """What one process delivers."""
-    layers = Layers(0, LAYERS, request.kv_bits)
+    layers = Layers(0, LAYERS, request.fidelity)
     values, total, tokens = list(request.prompt), len(request.prompt), []
     while True:
         token = head(layers.run(values)[-1], request.params.seed)

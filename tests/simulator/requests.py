@@ -7,11 +7,15 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+from daemon.fidelity import Fidelity
 from daemon.sampling import SamplingParams
 from daemon.scheduler.request import Request
 from tests.simulator.model import VOCABULARY
+from transports.codecs.layout import Codec
 
 CONTEXT = 160
+CODED = ((2, Codec.FP8),)
+FIDELITIES = (*[Fidelity()] * 4, Fidelity(8), Fidelity(0, CODED))
 
 
 def random_request(
@@ -39,5 +43,5 @@ def random_request(
         max_tokens=rng.randint(1, longest),
         params=SamplingParams(seed=rng.randrange(1000)),
         stop_tokens=frozenset(rng.sample(range(VOCABULARY), rng.choice((0, 0, 3)))),
-        kv_bits=rng.choice((0, 0, 0, 0, 0, 8)),
+        fidelity=rng.choice(FIDELITIES),
     )

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
+from daemon.fidelity import Fidelity
 from daemon.footprint import StageMemory
 from daemon.history import History
 from daemon.stage.fence import Fence, Verdict
@@ -129,7 +130,7 @@ class SimulatedStage:
 
     def kv_bytes(self, memory: StageMemory) -> int:
         """As real caches would take them."""
-        return sum(memory.bytes_for(c.kv_bits, len(c)) for c in self.kv.values())
+        return sum(memory.bytes_for(c.fidelity.kv_bits, len(c)) for c in self.kv.values())
 
     def check_integrity(self) -> None:
         self.fence.check_integrity()
@@ -145,8 +146,8 @@ class SimulatedStage:
         verdict = self.ledger.admit(span, tokens, frame.constants.get(span.sequence))
         if not isinstance(verdict, Compute):
             return verdict.departure
-        kv_bits = self.ledger.constants(span.sequence)["kv_bits"]
-        layers = self.kv.setdefault(span.sequence, Layers(self.start, self.end, kv_bits))
+        fidelity = Fidelity.from_wire(self.ledger.constants(span.sequence))
+        layers = self.kv.setdefault(span.sequence, Layers(self.start, self.end, fidelity))
         if len(layers) > span.position and self._rng.random() < rates.shortfall:
             self.shortfalls += 1
             held = self._random_held(span)

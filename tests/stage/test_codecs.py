@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from daemon.stage.codecs import HopCodec, measure
+from daemon.stage.codecs import RowCoder, measure
 from transports.codecs.layout import Codec, encoded_bytes
 from transports.errors import FrameError
 from transports.frame import DType, Tensor
@@ -25,21 +25,21 @@ def rows_of(dtype: DType, count: int = 5) -> mx.array:
 
 @pytest.mark.parametrize("dtype", FLOATING)
 def test_raw_is_exact(dtype: DType) -> None:
-    hop, rows = HopCodec(Codec.RAW, WIDTH, dtype), rows_of(dtype)
-    tensor = hop.encode(rows)
+    coder, rows = RowCoder(WIDTH, dtype), rows_of(dtype)
+    tensor = coder.encode(Codec.RAW, rows)
     assert (tensor.dtype, tensor.shape) == (dtype, (5, WIDTH))
-    assert mx.array_equal(hop.decode(tensor), rows)
+    assert mx.array_equal(coder.decode(tensor), rows)
 
 
 @pytest.mark.parametrize("dtype", FLOATING)
 @pytest.mark.parametrize("codec", CODED)
 def test_both_paths_are_one_codec(codec: Codec, dtype: DType) -> None:
     rows = rows_of(dtype)
-    host, device = HopCodec(codec, WIDTH, dtype), HopCodec(codec, WIDTH, dtype, device_rows=2)
-    assert (device.on_device(1), device.on_device(2)) == (False, True)
-    tensor = host.encode(rows)
+    host, device = RowCoder(WIDTH, dtype), RowCoder(WIDTH, dtype, {codec: 2})
+    assert (device.on_device(codec, 1), device.on_device(codec, 2)) == (False, True)
+    tensor = host.encode(codec, rows)
     assert tensor.nbytes == encoded_bytes(codec, WIDTH, 5, dtype) == len(bytes(tensor.data))
-    assert bytes(device.encode(rows).data) == bytes(tensor.data)
+    assert bytes(device.encode(codec, rows).data) == bytes(tensor.data)
     received = Tensor(tensor.dtype, tensor.shape, memoryview(bytes(tensor.data)))
     there, here = device.decode(received), host.decode(received)
     assert there.dtype == here.dtype == rows.dtype
@@ -47,36 +47,43 @@ def test_both_paths_are_one_codec(codec: Codec, dtype: DType) -> None:
     assert mx.abs(here - rows).max().item() < 0.13
 
 
-@pytest.mark.parametrize("device_rows", [None, 1])
-@pytest.mark.parametrize("codec", list(Codec))
-def test_another_tensor_is_refused(codec: Codec, device_rows: int | None) -> None:
-    hop = HopCodec(codec, WIDTH, DType.FLOAT32, device_rows)
-    others = [HopCodec(c, WIDTH, DType.FLOAT32).encode(rows_of(DType.FLOAT32)) for c in Codec]
-    refused = [tensor for tensor, c in zip(others, Codec, strict=True) if c is not codec]
-    refused += [Tensor(DType.UINT8, (), bytes(1)), Tensor(DType.INT32, (1, WIDTH), bytes(768))]
+@pytest.mark.parametrize("path", [{}, {Codec.FP8: 1, Codec.INT8: 1}])
+def test_other_tensors_are_refused(path: dict[Codec, int]) -> None:
+    coder, wider = RowCoder(WIDTH, DType.FLOAT32, path), RowCoder(2 * WIDTH, DType.FLOAT32)
+    refused = [wider.encode(c, mx.zeros((1, 2 * WIDTH))) for c in Codec]
+    refused += [RowCoder(WIDTH, DType.FLOAT16).encode(Codec.RAW, rows_of(DType.FLOAT16))]
+    for dtype in (DType.FLOAT32, DType.FP8_ROWS, DType.INT8_ROWS):
+        refused += [Tensor(dtype, (), bytes(4)), Tensor(dtype, (0, WIDTH), b"")]
+    refused += [Tensor(DType.UINT8, (1, WIDTH), bytes(WIDTH))]
     for tensor in refused:
         with pytest.raises(FrameError, match="codec"):
-            hop.decode(tensor)
+            coder.decode(tensor)
 
 
-@pytest.mark.parametrize("device_rows", [None, 1])
+@pytest.mark.parametrize("path", [{}, {Codec.FP8: 1, Codec.INT8: 1}])
 @pytest.mark.parametrize("codec", CODED)
-def test_a_scale_that_is_none_is_refused(codec: Codec, device_rows: int | None) -> None:
-    hop = HopCodec(codec, WIDTH, DType.FLOAT32, device_rows)
-    tensor = hop.encode(rows_of(DType.FLOAT32))
+def test_a_scale_that_is_none_is_refused(codec: Codec, path: dict[Codec, int]) -> None:
+    coder = RowCoder(WIDTH, DType.FLOAT32, path)
+    tensor = coder.encode(codec, rows_of(DType.FLOAT32))
     coded = np.array(tensor.data)
     coded[4, WIDTH : WIDTH + 2] = (0x80, 0x7F)
     with pytest.raises(FrameError, match="scale"):
-        hop.decode(Tensor(tensor.dtype, tensor.shape, coded))
+        coder.decode(Tensor(tensor.dtype, tensor.shape, coded))
 
 
-def test_a_width_that_cannot_be_written() -> None:
+@pytest.mark.parametrize("path", [{}, {Codec.FP8: 1, Codec.INT8: 1}])
+@pytest.mark.parametrize("codec", CODED)
+def test_a_width_that_cannot_be_written(codec: Codec, path: dict[Codec, int]) -> None:
+    coder = RowCoder(100, DType.FLOAT32, path)
     with pytest.raises(ValueError, match="100"):
-        HopCodec(Codec.INT8, 100, DType.FLOAT32)
+        coder.encode(codec, mx.zeros((1, 100)))
+    with pytest.raises(FrameError, match="codec"):
+        coder.decode(Tensor(DType.FP8_ROWS, (1, 134), bytes(134)))
 
 
-@pytest.mark.parametrize("codec", list(Codec))
-def test_measuring(codec: Codec) -> None:
-    hop, cost = measure(codec, WIDTH, DType.FLOAT32, 8)
-    assert (hop.codec, hop.width) == (codec, WIDTH)
-    assert 0 < cost.seconds(8) < 1
+def test_measuring() -> None:
+    coder, costs = measure(RowCoder(WIDTH, DType.FLOAT32), 8)
+    assert coder.width == WIDTH
+    assert costs.keys() == set(CODED)
+    assert all(0 < cost.seconds(8) < 1 for cost in costs.values())
+    assert measure(RowCoder(100, DType.FLOAT32), 8)[1] == {}

@@ -10,6 +10,7 @@ import pytest
 
 from daemon.engine.stage import Row, Stage
 from daemon.history import History
+from daemon.stage.codecs import RowCoder
 from daemon.stage.worker import Worker
 from tests.engine.conftest import MakeTiny
 from tests.engine.tiny import PROMPT, load_split
@@ -53,7 +54,7 @@ def frame(microbatch: int, tokens: dict[bytes, list[int]], position: dict[bytes,
         prefix_hash = History(known).hash_at(start)
         spans.append(Span(sequence, 1, start, len(known) - start, prefix_hash, 1))
         fresh += known[start:]
-    constants = {sequence: {"sampling": {}, "kv_bits": 0} for sequence in tokens}
+    constants = {sequence: {"sampling": {}, "kv_bits": 0, "codecs": []} for sequence in tokens}
     return Frame(FrameKind.WORK, 1, 1, microbatch, tuple(spans), tuple(fresh), constants)
 
 
@@ -65,7 +66,9 @@ def test_only_the_guilty_row_fails(
 ) -> None:
     model = tiny(architecture, None)
     stages = load_split(model.folder, (0, 3, model.layers))
-    workers = [Worker(stage, i, lambda: 0.0) for i, stage in enumerate(stages)]
+    workers = [
+        Worker(stage, RowCoder.of(stage.info), i, lambda: 0.0) for i, stage in enumerate(stages)
+    ]
     broken = Broken(where, stages[failing])
     monkeypatch.setattr(Stage, "run", lambda *given: broken.run(*given))
     for kind in {type(layer) for stage in stages for layer in stage.new_cache().own}:

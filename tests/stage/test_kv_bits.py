@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from daemon.engine.stage import Stage
+from daemon.fidelity import Fidelity
 from daemon.layers import LayerRange
 from daemon.sampling import SamplingParams
+from daemon.stage.codecs import RowCoder
 from daemon.stage.worker import Worker
 from tests.engine.tiny import PROMPT, Pipe, Tiny, load_split
 from tests.stage.test_pipeline import Rig
@@ -27,11 +29,12 @@ def qwen(tiny: MakeTiny) -> Tiny:
 
 @pytest.fixture
 def worker(qwen: Tiny) -> Worker:
-    return Worker(Stage.load(qwen.folder, LayerRange(0, 4)), 0, lambda: 0.0)
+    stage = Stage.load(qwen.folder, LayerRange(0, 4))
+    return Worker(stage, RowCoder.of(stage.info), 0, lambda: 0.0)
 
 
 def work(attempt: int, kv_bits: Any, tokens: Sequence[int] = PROMPT) -> Frame:
-    constants = {"sampling": SamplingParams().to_wire(), "kv_bits": kv_bits}
+    constants = {"sampling": SamplingParams().to_wire(), "kv_bits": kv_bits, "codecs": []}
     span = Span(A, attempt, 0, len(tokens), 0, 1)
     return Frame(FrameKind.WORK, 1, 1, attempt, (span,), tuple(tokens), {A: constants})
 
@@ -40,7 +43,7 @@ def test_each_request_gets_the_kv_it_asked_for(qwen: Tiny) -> None:
     rig = Rig(qwen)
     names = {bits: bytes([65 + bits]) * 16 for bits in (0, 8, 4)}
     for bits, name in names.items():
-        rig.submit(name, TOKENS, kv_bits=bits)
+        rig.submit(name, TOKENS, fidelity=Fidelity(bits))
     kinds: dict[bytes, set[str]] = {name: set() for name in names.values()}
     while len(rig.finished) < len(names):
         assert rig.turn()
@@ -62,7 +65,7 @@ def test_a_replay_is_quantised_as_well(qwen: Tiny) -> None:
     calm, rough = Rig(qwen), Rig(qwen, seed=5)
     rough.faults(drop=0.1, duplicate=0.1)
     for rig in (calm, rough):
-        rig.submit(A, TOKENS, kv_bits=4)
+        rig.submit(A, TOKENS, fidelity=Fidelity(4))
         rig.run()
     assert rough.reissues > 0
     assert rough.tokens == calm.tokens
@@ -88,7 +91,8 @@ def test_constants_that_no_coordinator_sends_fail_the_span(worker: Worker, bits:
 
 
 def test_a_model_that_cannot_fails_the_span(tiny: MakeTiny) -> None:
-    worker = Worker(Stage.load(tiny("gpt_oss", None).folder, LayerRange(0, 2)), 0, lambda: 0.0)
+    stage = Stage.load(tiny("gpt_oss", None).folder, LayerRange(0, 2))
+    worker = Worker(stage, RowCoder.of(stage.info), 0, lambda: 0.0)
     done = worker.handle(work(1, 8), 0.0)
     assert [d.reason for d in done.departures] == [Reason.FAILED]
     assert worker.handle(work(2, 0), 0.0).departures == ()

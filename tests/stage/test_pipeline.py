@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from daemon.engine.stage import Stage
+from daemon.fidelity import Fidelity
 from daemon.footprint import StageMemory
 from daemon.layers import LayerRange
 from daemon.sampling import SamplingParams
@@ -19,6 +20,7 @@ from daemon.scheduler.actions import Deliver, Finished, Inquire, Send
 from daemon.scheduler.pipeline import Limits, Pipeline, StageCost
 from daemon.scheduler.request import Request
 from daemon.scheduler.scheduler import Scheduler
+from daemon.stage.codecs import RowCoder
 from daemon.stage.worker import Worker
 from tests.engine.tiny import PROMPT, Tiny
 from transports.base import LinkReceiver, LinkSender
@@ -31,6 +33,10 @@ from transports.options import LinkOptions
 MakeTiny = Callable[[str, int | None], Tiny]
 HOPS = ("first", "second", "results")
 LIMITS = FrameLimits.for_model(64 * 4, 512, 160)
+
+
+def _worker(stage: Stage, index: int, clock: Callable[[], float]) -> Worker:
+    return Worker(stage, RowCoder.of(stage.info), index, clock)
 
 
 class Rig:
@@ -57,7 +63,7 @@ class Rig:
             open_sender(f"memory://{hop}", LIMITS, options, **opened) for hop in HOPS
         ]
         self.workers = [
-            Worker(Stage.load(tiny.folder, LayerRange(a, b)), i, lambda: self.now)
+            _worker(Stage.load(tiny.folder, LayerRange(a, b)), i, lambda: self.now)
             for i, (a, b) in enumerate(pairwise(cuts))
         ]
         self.scheduler = Scheduler(limits or Limits())
@@ -81,12 +87,12 @@ class Rig:
         sequence: bytes,
         count: int,
         params: SamplingParams | None = None,
-        kv_bits: int = 0,
+        fidelity: Fidelity | None = None,
         prompt: Sequence[int] = PROMPT,
     ) -> None:
         self.prompts[sequence] = tuple(prompt)
-        params = params or SamplingParams()
-        request = Request(sequence, tuple(prompt), count, params, kv_bits=kv_bits)
+        params, fidelity = params or SamplingParams(), fidelity or Fidelity()
+        request = Request(sequence, tuple(prompt), count, params, fidelity=fidelity)
         self.perform(self.scheduler.submit(request, self.now))
 
     def perform(self, actions: Any) -> None:
@@ -218,7 +224,7 @@ def test_a_stage_that_lost_everything_is_refilled(llama: Tiny) -> None:
     rig.submit(b"a" * 16, 30)
     rig.turns(12)
     old = rig.workers[1]
-    rig.workers[1] = Worker(old.stage, 1, lambda: rig.now)
+    rig.workers[1] = _worker(old.stage, 1, lambda: rig.now)
     rig.run()
     assert tuple(rig.tokens[b"a" * 16]) == llama.reference[:30]
     assert rig.reissues == 1, "one Nack, one re-issue"

@@ -8,6 +8,7 @@ import random
 
 import pytest
 
+from daemon.fidelity import Fidelity
 from daemon.scheduler.pipeline import Limits
 from tests.engine.conftest import MakeTiny
 from tests.engine.tiny import PROMPT
@@ -28,11 +29,11 @@ def test_the_next_turn_computes_only_what_is_new(
     """Tokens of the answer are part of what is reused; windows and quantised keys too."""
     model = tiny(architecture, None)
     rig, alone = (Rig(model, cuts=(0, 2, model.layers), limits=Limits(max_kept=n)) for n in (9, 0))
-    rig.submit(A, 12, kv_bits=kv_bits)
+    rig.submit(A, 12, fidelity=Fidelity(kv_bits))
     rig.run()
     turn = [*PROMPT, *rig.tokens[A], 5, 6, 7]
     for one in (rig, alone):
-        one.submit(B, 12, kv_bits=kv_bits, prompt=turn)
+        one.submit(B, 12, fidelity=Fidelity(kv_bits), prompt=turn)
         one.run()
     assert rig.tokens[B] == alone.tokens[B]
     assert rig.finished[B].usage.cached_tokens == len(PROMPT) + 11
@@ -72,7 +73,7 @@ def test_forks_evictions_and_faults_change_no_token(
         prompt = [*base[: rng.randint(len(base) // 2, len(base))], rng.randrange(100)]
         count = rng.randint(2, 20)
         for one in (rig, alone):
-            one.submit(name(number), count, kv_bits=kv_bits, prompt=prompt)
+            one.submit(name(number), count, fidelity=Fidelity(kv_bits), prompt=prompt)
         alone.run()
         histories.append([*prompt, *alone.tokens[name(number)]])
         for _ in range(rng.randint(0, 60)):

@@ -20,9 +20,11 @@ import zmq
 from daemon import messages as msg
 from daemon.engine.snapshot import take
 from daemon.engine.stage import Stage
+from daemon.fidelity import Fidelity
 from daemon.history import History
 from daemon.layers import LayerRange
 from daemon.stage.bulk import Bulk
+from daemon.stage.codecs import RowCoder
 from daemon.stage.exchange import CREDIT, RemoteFile, Shelf
 from daemon.stage.saving import SavedKv
 from daemon.stage.worker import Worker
@@ -32,11 +34,13 @@ from daemon.storage.folder import KvFolder
 from tests.engine.conftest import MakeTiny
 from tests.engine.tiny import PROMPT
 from tests.storage.content import DIGEST, LAYERS, run, save
+from transports.codecs.layout import Codec
 from transports.errors import AddressError
 from transports.frame import Frame, FrameKind, Release, Span
 
 SEQUENCE, OTHER = b"a" * 16, b"b" * 16
 ADDRESS = "tcp://127.0.0.1:0"
+EXACT = Fidelity().to_wire()
 GENERATED = 12
 MANY = 1 << 30
 
@@ -49,7 +53,9 @@ class Node:
         self.bulk = Bulk(context, ADDRESS, (), KvFolder(root, MANY))
         self.bulk.start()
         self.saved = SavedKv(root.name, "i", self.bulk)
-        self.worker = Worker(stage, 0, lambda: 0.0, DIGEST) if stage else None
+        self.worker = None
+        if stage:
+            self.worker = Worker(stage, RowCoder.of(stage.info), 0, lambda: 0.0, DIGEST)
 
     def ask(self, asked: Any) -> Any:
         """The answer, when it comes."""
@@ -104,7 +110,7 @@ def work(tokens: list[int], position: int, sequence: bytes) -> Frame:
     """What comes after the first `position` of these tokens; wants one more."""
     prefix_hash = History(tokens).hash_at(position)
     span = Span(sequence, 1, position, len(tokens) - position, prefix_hash, 1)
-    constants = {sequence: {"sampling": {}, "kv_bits": 0}}
+    constants = {sequence: {"sampling": {}, "kv_bits": 0, "codecs": []}}
     fresh = tuple(tokens[position:])
     return Frame(FrameKind.WORK, 1, 1, 1, spans=(span,), tokens=fresh, constants=constants)
 
@@ -141,7 +147,7 @@ def sources(nodes: list[Node]) -> list[dict[str, Any]]:
 
 def load(length: int, sequence: bytes, peers: list[dict[str, Any]], query: int = 1) -> msg.LoadKv:
     token_hash = History(PROMPT[:length]).hash_at(length)
-    return msg.LoadKv(1, query, sequence, 0, length, token_hash, peers)
+    return msg.LoadKv(1, query, sequence, EXACT, length, token_hash, peers)
 
 
 def saved_by_two(rig: Rig) -> None:
@@ -149,7 +155,7 @@ def saved_by_two(rig: Rig) -> None:
     nodes = rig.start((0, 2, 4))
     generate(nodes, PROMPT, 1, SEQUENCE)
     for query, node in enumerate(nodes, 7):
-        answer = node.ask(msg.SaveKv(1, query, SEQUENCE, len(PROMPT)))
+        answer = node.ask(msg.SaveKv(1, query, SEQUENCE, EXACT, len(PROMPT)))
         assert (answer.query, answer.tokens, answer.why) == (query, len(PROMPT), "")
         assert answer.bytes == node.file().stat().st_size
     rig.stop()
@@ -188,7 +194,7 @@ def test_computing_goes_on_while_it_is_written(rig: Rig, tiny: MakeTiny) -> None
     generate(nodes, PROMPT, 1, SEQUENCE)
     worker = nodes[0].worker
     assert worker
-    assert not nodes[0].saved.hear(msg.SaveKv(1, 1, SEQUENCE, len(PROMPT)), worker)
+    assert not nodes[0].saved.hear(msg.SaveKv(1, 1, SEQUENCE, EXACT, len(PROMPT)), worker)
     generate(nodes, [1, 2, 3], 5, OTHER)
     worker.handle(Frame(FrameKind.WORK, 1, 1, 2, commands=(Release(SEQUENCE),)), 0.0)
     assert SEQUENCE not in worker.caches
@@ -264,7 +270,13 @@ def test_other_tokens_type_or_model_are_not_taken(rig: Rig) -> None:
     saved_by_two(rig)
     nodes = rig.start((0, 2, 4))
     good = load(len(PROMPT), OTHER, [])
-    for changes in ({"token_hash": 5}, {"tokens": 3}, {"kv_bits": 8}):
+    others = (Fidelity(8), Fidelity(0, ((2, Codec.FP8),)))
+    for changes in (
+        {"token_hash": 5},
+        {"tokens": 3},
+        {"fidelity": {}},
+        *({"fidelity": other.to_wire()} for other in others),
+    ):
         fields = {name: getattr(good, name) for name in good.__dataclass_fields__} | changes
         assert nodes[0].ask(msg.LoadKv(**fields)).why
     assert nodes[0].worker
@@ -337,7 +349,7 @@ def test_one_is_written_at_a_time_and_the_others_wait_by_name(rig: Rig) -> None:
         generate([node], [*PROMPT, n], 1, name)
     assert node.worker
     for query, name in enumerate(names):
-        assert not node.saved.hear(msg.SaveKv(1, query, name, len(PROMPT) + 1), node.worker)
+        assert not node.saved.hear(msg.SaveKv(1, query, name, EXACT, len(PROMPT) + 1), node.worker)
     released = {n: weakref.ref(node.worker.caches[names[n]].own[0].arrays()[0]) for n in (1, 2)}
     frame = Frame(FrameKind.WORK, 1, 1, 2, commands=tuple(Release(names[n]) for n in released))
     node.worker.handle(frame, 0.0)
@@ -363,7 +375,7 @@ def test_nothing_of_what_was_written_stays_in_memory(
     monkeypatch.setattr("daemon.stage.saving.take", noted)
     nodes = rig.start((0, 4))
     generate(nodes, PROMPT, 1, SEQUENCE)
-    assert nodes[0].ask(msg.SaveKv(1, 1, SEQUENCE, len(PROMPT))).why == ""
+    assert nodes[0].ask(msg.SaveKv(1, 1, SEQUENCE, EXACT, len(PROMPT))).why == ""
     assert [view() for view in views] == [None]
 
 
@@ -374,7 +386,7 @@ def test_nothing_of_what_was_written_stays_in_memory(
 def test_what_is_not_held_is_not_saved(sequence: bytes, length: int, why: str, rig: Rig) -> None:
     nodes = rig.start((0, 4))
     generate(nodes, PROMPT, 1, SEQUENCE)
-    answer = nodes[0].ask(msg.SaveKv(1, 1, sequence, length))
+    answer = nodes[0].ask(msg.SaveKv(1, 1, sequence, EXACT, length))
     assert why in answer.why
     assert list(nodes[0].root.rglob("*.safetensors")) == []
 
@@ -383,7 +395,7 @@ def test_a_disk_that_refuses_costs_a_reason_and_nothing_else(rig: Rig) -> None:
     nodes = rig.start((0, 4))
     generate(nodes, PROMPT, 1, SEQUENCE)
     nodes[0].root.write_text("a file where the folder belongs")
-    answer = nodes[0].ask(msg.SaveKv(1, 1, SEQUENCE, 4))
+    answer = nodes[0].ask(msg.SaveKv(1, 1, SEQUENCE, EXACT, 4))
     assert answer.why.endswith("layers-0-4.safetensors: file exists")
     assert len(generate(nodes, PROMPT, 3, OTHER)) == 3
 
@@ -400,7 +412,7 @@ def test_a_job_that_breaks_off_is_reported_and_the_next_one_done(
         raise error
 
     for name, asked in (
-        ("save", msg.SaveKv(1, 1, SEQUENCE, 4)),
+        ("save", msg.SaveKv(1, 1, SEQUENCE, EXACT, 4)),
         ("touch", load(len(PROMPT), OTHER, [])),
     ):
         with monkeypatch.context() as patched:
@@ -408,7 +420,7 @@ def test_a_job_that_breaks_off_is_reported_and_the_next_one_done(
             assert "no luck" in node.ask(asked).why
     assert node.worker
     assert OTHER not in node.worker.caches
-    assert node.ask(msg.SaveKv(1, 1, SEQUENCE, 4)).why == ""
+    assert node.ask(msg.SaveKv(1, 1, SEQUENCE, EXACT, 4)).why == ""
     assert node.ask(load(len(PROMPT), OTHER, [])).why == ""
 
 

@@ -7,6 +7,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import TypeVar
 
+from daemon.fidelity import Fidelity
 from daemon.history import History
 from daemon.layers import LayerRange
 from daemon.storage.content import ArrayParts, LayerBytes, LayerParts, read_layer, read_manifest
@@ -40,7 +41,7 @@ def run(steps: Generator[None, None, T]) -> T:
 
 
 def identity(tokens: tuple[int, ...] = TOKENS, digest: str = DIGEST, kv_bits: int = 0) -> Identity:
-    return Identity(digest, kv_bits, len(tokens), History(tokens).hash_at(len(tokens)))
+    return Identity(digest, Fidelity(kv_bits), len(tokens), History(tokens).hash_at(len(tokens)))
 
 
 def layer_bytes(layer: int, form: LayerForm = FULL, positions: int = len(TOKENS)) -> list[bytes]:

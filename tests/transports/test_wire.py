@@ -138,6 +138,8 @@ def test_element_sizes() -> None:
         "BFLOAT16": 2,
         "INT32": 4,
         "UINT8": 1,
+        "FP8_ROWS": 1,
+        "INT8_ROWS": 1,
     }
 
 

@@ -38,9 +38,7 @@ class Speed:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Seconds to encode and decode n rows together, on the slower of the two ends: `frame_s` + n ×
-    `row_s`.
-    """
+    """Seconds to encode n rows at one end and decode them at the other: `frame_s` + n × `row_s`."""
 
     frame_s: float
     row_s: float

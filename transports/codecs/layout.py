@@ -1,7 +1,7 @@
 """How a row of hidden states stands in a frame.
 
-A coded tensor has the type UINT8 and the shape [rows, row_bytes]; each row stands alone, so rows
-may leave a frame without being decoded. One row of `width` values, little-endian:
+A coded tensor has the type FP8_ROWS or INT8_ROWS and the shape [rows, row_bytes]. One row of
+`width` values, little-endian:
 
     offset           size
     0                width   codes, one byte a value: e4m3 (fp8) or two's complement (int8)

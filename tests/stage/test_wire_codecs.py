@@ -1,0 +1,185 @@
+"""Hidden states that are coded on their way: each sequence as its constants say, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import mlx.core as mx
+import pytest
+
+from daemon.engine.stage import Row
+from daemon.fidelity import Fidelity
+from daemon.stage.codecs import RowCoder
+from tests.engine.tiny import GREEDY, PROMPT, Tiny, load_split
+from tests.stage.test_pipeline import Rig
+from transports.codecs.layout import Codec
+from transports.frame import DType, Frame, Reason, Tensor
+
+MakeTiny = Callable[[str, int | None], Tiny]
+TOKENS = 12
+CUTS = (0, 2, 4)
+RAW, FP8, INT8 = (
+    Fidelity(0, ((2, codec),) if codec is not Codec.RAW else ())
+    for codec in (Codec.RAW, Codec.FP8, Codec.INT8)
+)
+NAMES = {RAW: b"r" * 16, FP8: b"f" * 16, INT8: b"i" * 16}
+
+
+@pytest.fixture
+def llama(tiny: MakeTiny) -> Tiny:
+    return tiny("llama", None)
+
+
+class Tapped(Rig):
+    """Keeps the frames that go from the first stage to the second, as `change` leaves them."""
+
+    def __init__(self, tiny: Tiny, **options: Any) -> None:
+        super().__init__(tiny, **options)
+        self.between: list[Frame] = []
+        self.change: Callable[[Frame], Frame] = lambda frame: frame
+        first, handle = self.workers[0], self.workers[0].handle
+
+        def tapped(frame: Frame, received: float) -> Frame:
+            onward = self.change(handle(frame, received))
+            self.between.append(onward)
+            return onward
+
+        first.handle = tapped  # type: ignore[method-assign]
+
+
+def coded(tiny: Tiny, codec: Codec) -> tuple[int, ...]:
+    """One sequence by itself, its hidden states coded and decoded between the stages."""
+    stages = load_split(tiny.folder, CUTS)
+    coder = RowCoder.of(stages[0].info)
+    caches, history, tokens = [s.new_cache() for s in stages], list(PROMPT), list(PROMPT)
+    out: list[int] = []
+    while len(out) < TOKENS:
+        rows = [Row(cache, tokens, history, 1, GREEDY) for cache in caches]
+        (hidden,) = stages[0].run(rows[:1])
+        hidden = coder.decode(coder.encode(codec, hidden))
+        (sampled,) = stages[1].run(rows[1:], [hidden])
+        tokens = list(sampled.tokens)
+        history = history + tokens
+        out += tokens
+    return tuple(out)
+
+
+@pytest.mark.parametrize("rates", [{}, {"drop": 0.05, "duplicate": 0.1, "reorder": 0.1}])
+def test_each_sequence_is_written_as_it_was_admitted(llama: Tiny, rates: dict[str, float]) -> None:
+    rig = Tapped(llama)
+    rig.faults(**rates)
+    for fidelity, name in NAMES.items():
+        rig.submit(name, TOKENS, fidelity=fidelity)
+    rig.run()
+    assert tuple(rig.tokens[NAMES[RAW]]) == llama.reference[:TOKENS]
+    for fidelity, codec in ((FP8, Codec.FP8), (INT8, Codec.INT8)):
+        assert tuple(rig.tokens[NAMES[fidelity]]) == coded(llama, codec)
+    assert len({tuple(tokens) for tokens in rig.tokens.values()}) > 1, "codecs change this model"
+    dtypes = [tuple(tensor.dtype for tensor in frame.tensors) for frame in rig.between]
+    assert (DType.FP8_ROWS, DType.INT8_ROWS, DType.FLOAT32) in dtypes, "all in one frame"
+
+
+def test_each_tensor_has_the_rows_of_its_spans(llama: Tiny) -> None:
+    rig = Tapped(llama)
+    for fidelity, name in NAMES.items():
+        rig.submit(name, TOKENS, fidelity=fidelity)
+    rig.run()
+    kinds = {NAMES[RAW]: DType.FLOAT32, NAMES[FP8]: DType.FP8_ROWS, NAMES[INT8]: DType.INT8_ROWS}
+    for frame in rig.between:
+        rows: dict[DType, int] = {}
+        for span in frame.spans:
+            kind = kinds[span.sequence]
+            rows[kind] = rows.get(kind, 0) + span.length
+        assert [(t.dtype, t.shape[0]) for t in frame.tensors] == list(rows.items())
+        (fp8,) = [t for t in frame.tensors if t.dtype is DType.FP8_ROWS] or [None]
+        assert fp8 is None or fp8.nbytes == fp8.shape[0] * (64 + 34)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda tensor: replace(tensor, shape=(tensor.shape[0], 97), data=bytes(97)),
+        lambda tensor: Tensor(DType.INT32, tensor.shape, bytes(4 * tensor.nbytes)),
+        lambda tensor: replace(tensor, data=b"\xff" * tensor.nbytes),
+    ],
+    ids=["width", "type", "scale"],
+)
+def test_rows_that_cannot_be_read_fail_their_frame_alone(
+    llama: Tiny, broken: Callable[[Tensor], Tensor], caplog: pytest.LogCaptureFixture
+) -> None:
+    rig = Tapped(llama)
+    rig.submit(NAMES[FP8], TOKENS, fidelity=FP8)
+    rig.turns(6)
+    damaged: list[Frame] = []
+
+    def change(frame: Frame) -> Frame:
+        if damaged or not frame.tensors:
+            return frame
+        damaged.append(frame)
+        return replace(frame, tensors=tuple(map(broken, frame.tensors)))
+
+    rig.change = change
+    rig.run()
+    assert damaged
+    assert "are refused" in caplog.text
+    assert rig.workers[1].ledger.counts[Reason.FAILED] == 1
+    assert tuple(rig.tokens[NAMES[FP8]]) == coded(llama, Codec.FP8)
+
+
+def test_no_hidden_states_at_all_fail_it_too(llama: Tiny) -> None:
+    rig = Tapped(llama)
+    rig.submit(NAMES[RAW], TOKENS)
+    lost: list[Frame] = []
+
+    def change(frame: Frame) -> Frame:
+        if lost:
+            return frame
+        lost.append(frame)
+        return replace(frame, tensors=())
+
+    rig.change = change
+    rig.run()
+    assert rig.workers[1].ledger.counts[Reason.FAILED] == 1
+    assert tuple(rig.tokens[NAMES[RAW]]) == llama.reference[:TOKENS]
+
+
+def test_a_codec_that_cannot_write_this_model_fails_the_span(
+    llama: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.stage.worker.obstacle", lambda codec, width: "too odd")
+    rig = Rig(llama)
+    rig.submit(NAMES[FP8], TOKENS, fidelity=FP8)
+    rig.run()
+    assert rig.finished[NAMES[FP8]].error
+    assert rig.workers[0].caches == {}
+
+
+def test_only_what_was_written_alike_is_gone_on_from(llama: Tiny) -> None:
+    rig = Rig(llama)
+    rig.submit(NAMES[FP8], TOKENS, fidelity=FP8)
+    rig.run()
+    longer = (*PROMPT, *rig.tokens[NAMES[FP8]])
+    again = {b"1" * 16: (RAW, 0), b"2" * 16: (INT8, 0), b"3" * 16: (FP8, len(longer) - 1)}
+    for name, (fidelity, _) in again.items():
+        rig.submit(name, 4, fidelity=fidelity, prompt=longer)
+    rig.run()
+    assert {name: rig.finished[name].usage.cached_tokens for name in again} == {
+        name: cached for name, (_, cached) in again.items()
+    }
+
+
+def test_another_layout_s_hops_are_raw(llama: Tiny) -> None:
+    """The codec belongs to the hop before layer 2; here there is none."""
+    rig = Tapped(llama, cuts=(0, 1, 4))
+    rig.submit(NAMES[FP8], TOKENS, fidelity=FP8)
+    rig.run()
+    assert tuple(rig.tokens[NAMES[FP8]]) == llama.reference[:TOKENS]
+    assert {t.dtype for frame in rig.between for t in frame.tensors} == {DType.FLOAT32}
+
+
+def test_rows_of_the_model_s_own_type(tiny: MakeTiny) -> None:
+    coder = RowCoder.of(load_split(tiny("llama", None).folder, CUTS)[0].info)
+    assert (coder.width, coder.dtype) == (64, DType.FLOAT32)
+    assert coder.encode(Codec.RAW, mx.zeros((2, 64))).nbytes == 512
