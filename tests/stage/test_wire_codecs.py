@@ -9,10 +9,10 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from daemon.engine.stage import Row
 from daemon.fidelity import Fidelity
 from daemon.stage.codecs import RowCoder
-from tests.engine.tiny import GREEDY, PROMPT, Tiny, load_split
+from tests.engine.tiny import PROMPT, Tiny, load_split
+from tests.stage.coding import coded_tokens
 from tests.stage.test_pipeline import Rig
 from transports.codecs.layout import Codec
 from transports.frame import DType, Frame, Reason, Tensor
@@ -50,20 +50,7 @@ class Tapped(Rig):
 
 
 def coded(tiny: Tiny, codec: Codec) -> tuple[int, ...]:
-    """One sequence by itself, its hidden states coded and decoded between the stages."""
-    stages = load_split(tiny.folder, CUTS)
-    coder = RowCoder.of(stages[0].info)
-    caches, history, tokens = [s.new_cache() for s in stages], list(PROMPT), list(PROMPT)
-    out: list[int] = []
-    while len(out) < TOKENS:
-        rows = [Row(cache, tokens, history, 1, GREEDY) for cache in caches]
-        (hidden,) = stages[0].run(rows[:1])
-        hidden = coder.decode(coder.encode(codec, hidden))
-        (sampled,) = stages[1].run(rows[1:], [hidden])
-        tokens = list(sampled.tokens)
-        history = history + tokens
-        out += tokens
-    return tuple(out)
+    return tuple(coded_tokens(tiny.folder, CUTS, codec, PROMPT, TOKENS))
 
 
 @pytest.mark.parametrize("rates", [{}, {"drop": 0.05, "duplicate": 0.1, "reorder": 0.1}])
