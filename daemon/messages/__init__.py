@@ -2,45 +2,26 @@
 other.
 
 One msgpack map per message, `{"type": name, field: value, ...}`, over DEALER to the coordinator's
-ROUTER. Every message is a frozen dataclass below; `decode` checks type, fields and value types
-before anything is used, and raises MessageError for what is not one of them. `term` fences
+ROUTER. Every message is a frozen dataclass of this package; `decode` checks type, fields and value
+types before anything is used, and raises MessageError for what is not one of them. `term` fences
 coordinators: who receives one with a lower term than the highest seen ignores it.
 """
 
-from daemon.messages.catalogue import (
-    PROTOCOL,
-    Assign,
-    Assigned,
-    ChildExited,
-    Chunk,
-    Drained,
-    Failure,
-    Goodbye,
-    Heartbeat,
-    HeartbeatAck,
-    Identify,
-    KillStage,
-    KvQuery,
-    KvReport,
-    LinkFailed,
-    Load,
-    Loaded,
-    LoadFailed,
-    LogsQuery,
-    LogsReport,
-    Message,
-    NodeHeartbeat,
-    NodeHello,
-    Refused,
-    Reply,
-    Request,
-    Revoke,
-    StageHello,
-    Unload,
-    Welcome,
-)
+from daemon.messages.catalogue import Message
 from daemon.messages.codec import MAX_MESSAGE_BYTES, MessageError, decode, encode
 from daemon.messages.drafting import DraftBeat, DraftHello, DraftLags, Propose, Proposed
+from daemon.messages.hello import (
+    PROTOCOL,
+    Drained,
+    Goodbye,
+    Identify,
+    NodeHello,
+    Refused,
+    StageHello,
+    Welcome,
+)
+from daemon.messages.node import ChildExited, KillStage, LogsQuery, LogsReport, NodeHeartbeat
+from daemon.messages.request import Chunk, Failure, Reply, Request
 from daemon.messages.saved_kv import (
     DiskQuery,
     DropKv,
@@ -49,6 +30,20 @@ from daemon.messages.saved_kv import (
     KvStored,
     LoadKv,
     SaveKv,
+)
+from daemon.messages.stage import (
+    Assign,
+    Assigned,
+    Heartbeat,
+    HeartbeatAck,
+    KvQuery,
+    KvReport,
+    LinkFailed,
+    Load,
+    Loaded,
+    LoadFailed,
+    Revoke,
+    Unload,
 )
 
 __all__ = [

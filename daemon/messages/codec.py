@@ -11,8 +11,9 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import msgpack
 
 from daemon.batching import Batching
-from daemon.messages.catalogue import Load, Loaded, Message
+from daemon.messages.catalogue import Message
 from daemon.messages.drafting import Propose, Proposed
+from daemon.messages.stage import Load, Loaded
 from transports.codecs.layout import Codec
 
 MAX_MESSAGE_BYTES = 8 << 20

@@ -4,8 +4,8 @@ hop suggests when a request comes.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
@@ -75,21 +75,24 @@ class Hops:
         self._last = None
 
     def observe(
-        self, spans: Sequence[Span], exact: Mapping[bytes, Fidelity], traces: Sequence[StageTrace]
+        self,
+        spans: Sequence[Span],
+        fidelity_of: Callable[[bytes], Fidelity | None],
+        traces: Sequence[StageTrace],
     ) -> None:
-        """A frame came back complete; how its sequences are written, if that is known of all."""
+        """A frame came back complete. It teaches nothing if a sequence in it is not known."""
         if [t.stage for t in traces] != list(range(len(self._sent))) or not self._hops:
             return
-        known = all(span.sequence in exact for span in spans)
+        fidelities = [fidelity_of(span.sequence) for span in spans]
         for i, (hop, speed) in enumerate(zip(self._hops, self._speeds, strict=True)):
             sent, received = traces[i].sent, traces[i + 1].received
-            if known:
-                nbytes = sum(
-                    encoded_bytes(
-                        exact[s.sequence].codec_before(hop.layer), hop.width, s.length, hop.dtype
-                    )
-                    for s in spans
-                )
+            rows: Counter[Codec] = Counter()
+            for span, fidelity in zip(spans, fidelities, strict=True):
+                if fidelity is None:
+                    break
+                rows[fidelity.codec_before(hop.layer)] += span.length
+            else:
+                nbytes = sum(encoded_bytes(c, hop.width, n, hop.dtype) for c, n in rows.items())
                 speed.learn(nbytes, sent, received, self._sent[i + 1])
         self._sent = [t.sent for t in traces]
 

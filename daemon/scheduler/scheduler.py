@@ -332,6 +332,10 @@ class Scheduler:
         actions = self._attempts.admit(now)
         return [*actions, *self._dispatch.fill(now, *self._book.decoding())]
 
+    def _fidelity_of(self, sequence: bytes) -> Fidelity | None:
+        running = self._book.running.get(sequence)
+        return None if running is None else running.request.fidelity
+
     def _observe(self, frame: Frame, now: float) -> None:
         dispatch = self._dispatch
         dispatch.outbox.done(frame.microbatch)
@@ -346,5 +350,4 @@ class Scheduler:
             dispatch.carried(frame.microbatch)
         elif not frame.departures and dispatch.cost is not None:
             dispatch.cost.observe(Pass.of(frame.spans), frame.traces, microbatch.sent, now)
-            running = {s.id: s.request.fidelity for s in self._book.running.values()}
-            self.hops.observe(frame.spans, running, frame.traces)
+            self.hops.observe(frame.spans, self._fidelity_of, frame.traces)

@@ -71,7 +71,7 @@ def teach(made: Hops, fidelity: Fidelity, row: int, rate: float = SLOW) -> None:
     """A prompt and an answer on a slow link."""
     known = {b"a" * 16: fidelity}
     for tokens, traces in frames(rate, 3e-4, iter([CHUNK] * 3 + [1] * 20), row):
-        made.observe(spans(tokens), known, traces)
+        made.observe(spans(tokens), known.get, traces)
 
 
 @pytest.mark.parametrize("fidelity", [Fidelity(), CODED])
@@ -140,7 +140,7 @@ def test_auto_is_raw_until_it_knows_the_link_and_then_as_that_is() -> None:
 def test_frames_of_a_sequence_that_has_ended_teach_nothing() -> None:
     made = hops("auto")
     for tokens, traces in frames(SLOW, 0.0, iter([CHUNK] * 3), ROW):
-        made.observe(spans(tokens), {}, traces)
+        made.observe(spans(tokens), {}.get, traces)
     assert made.as_dict()[0]["bytes_per_second"] is None
 
 

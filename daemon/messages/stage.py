@@ -1,0 +1,170 @@
+"""What the coordinator and a stage say to each other; see saved_kv for what is on disks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+# --- coordinator to stage -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Hold layers [start, end) of the model in `folder`, whose weights digest must be `digest`."""
+
+    term: int
+    model: str
+    folder: str
+    digest: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """Take place `stage` in the pipeline of `epoch` and send on to `next_address`; frames of lower
+    epochs are dropped.
+    """
+
+    term: int
+    epoch: int
+    stage: int
+    next_address: str
+    chunk_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unload:
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class Revoke:
+    """Spans of `sequence` with an attempt below `attempt` need not be computed any more, wherever
+    they are queued.
+    """
+
+    term: int
+    sequence: bytes
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class KvQuery:
+    query: int
+
+
+# --- stage to coordinator -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a stage holds and where it takes frames for it. Seconds are measured on this stage when
+    it warmed up, its predicted times before any work was seen: `step_seconds` are pairs of a number
+    of sequences and the time of a step of so many. `batching` says what of several sequences the
+    model takes together. `kv_footprints` are bits, bytes per token and bytes per sequence of each
+    type of KV; `kv_reach` is by how many tokens a cache can always be cut exactly, None: by any.
+    `codec_seconds` are two numbers for each wire codec that can write this model's rows: what a
+    frame costs to encode and decode, and what each row of it does.
+    """
+
+    node: str
+    incarnation: str
+    digest: str
+    start: int
+    end: int
+    data_address: str
+    weights_bytes: int
+    tensors_opened: int
+    load_seconds: float
+    step_seconds: list[list[float]]
+    prefill_token_seconds: float
+    compiled: bool
+    batching: str
+    kv_budget_bytes: int
+    kv_footprints: list[list[int]]
+    kv_reach: int | None
+    codec_seconds: dict[str, list[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFailed:
+    """The layers that were asked for are not held, and why."""
+
+    node: str
+    incarnation: str
+    digest: str
+    start: int
+    end: int
+    what: str
+    why: str
+    todo: str
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    node: str
+    incarnation: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """Progress of a stage process, from its own thread: it goes on while the process computes, and
+    stops when it hangs.
+
+    It says what the stage holds (no digest: nothing) and in which epoch it has its place, so that
+    whatever was said and lost is noticed. `microbatch` is the one being computed, since
+    `busy_seconds`; 0 when idle. `link` is the state of the link to the next stage. `clock` is the
+    sender's monotonic time, echoed in HeartbeatAck, from which the sender learns the coordinator's
+    clock.
+    """
+
+    node: str
+    incarnation: str
+    pid: int
+    clock: float
+    epoch: int
+    digest: str
+    start: int
+    end: int
+    frames_received: int
+    frames_started: int
+    frames_finished: int
+    microbatch: int
+    busy_seconds: float
+    loading: bool
+    bytes_loaded: int
+    bytes_total: int
+    sequences: int
+    kv_bytes: int
+    resident_bytes: int
+    dropped: dict[str, int]
+    link: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatAck:
+    clock: float
+    coordinator_clock: float
+
+
+@dataclass(frozen=True, slots=True)
+class LinkFailed:
+    """A stage could not hand this microbatch's frame to the next one."""
+
+    node: str
+    incarnation: str
+    epoch: int
+    stage: int
+    microbatch: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class KvReport:
+    """One map per sequence: sequence (hex), tokens, bytes, kind, kv_bits."""
+
+    query: int
+    node: str
+    sequences: list[dict[str, Any]]
