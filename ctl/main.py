@@ -12,7 +12,7 @@ import typer
 from typer import TyperException
 
 from ctl import output
-from ctl.commands import cluster, config, generate, kv, local, model, observe, requests
+from ctl.commands import cluster, config, generate, kv, local, model, observe, plan, requests
 from ctl.errors import CommandError, ExitCode, Interrupted
 from ctl.options import ROOT, with_parameters
 from ctl.signals import Signals
@@ -22,7 +22,7 @@ HELP = """Steer a Shardbus cluster: one large language model over several machin
 Data goes to stdout, everything else to stderr. Exit status: 0 ok, 1 failed, 2 usage, 3 degraded,
 4 coordinator unreachable, 5 refused, 6 timeout, 130 interrupted.
 """
-GROUPS = (local, cluster, kv, model, generate, requests, observe, config)
+GROUPS = (local, cluster, plan, kv, model, generate, requests, observe, config)
 
 
 def build() -> typer.Typer:

@@ -16,6 +16,7 @@ from daemon.coordinator.intake import Intake
 from daemon.coordinator.keeping import Keeping
 from daemon.coordinator.kv_verbs import KvVerbs
 from daemon.coordinator.loading import Loading
+from daemon.coordinator.planning import Planning
 from daemon.coordinator.queries import Queries
 from daemon.coordinator.streams import Streams
 from daemon.version import VERSION
@@ -38,6 +39,7 @@ class Clients:
         self.conversations = Conversations(coordinator)
         self.keeping = Keeping(coordinator)
         self.queries = Queries()
+        self.planning = Planning(coordinator)
         saved = KvVerbs(coordinator)
         self._followers: dict[tuple[bytes, int], Answer] = {}
         self._verbs: dict[str, Callable[[Answer, dict[str, Any]], None]] = {
@@ -49,6 +51,7 @@ class Clients:
             "kv.evict": self.keeping.evict,
             "kv.save": saved.save,
             "kv.load": saved.load,
+            "plan": self.planning.plan,
             "model.list": self.loading.listing,
             "model.load": self.loading.load,
             "model.unload": self.loading.unload,
@@ -98,6 +101,7 @@ class Clients:
         self.streams.tick(now)
         self.queries.tick(now)
         self.loading.tick()
+        self.planning.tick(now)
 
     # --- what there is ---
 

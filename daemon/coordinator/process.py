@@ -220,7 +220,11 @@ class Coordinator:
     @property
     def context_length(self) -> int:
         """Tokens that a sequence may have, prompt and answer together."""
-        return (self.model.info.context_length if self.model else 0) or DEFAULT_CONTEXT
+        return self.context_of(self.model)
+
+    def context_of(self, model: ServedModel | None) -> int:
+        """The same of a model that may be loaded."""
+        return (model.info.context_length if model else 0) or DEFAULT_CONTEXT
 
     def want(self, model: ServedModel, split: tuple[int, ...], at_once: bool) -> None:
         """Load this model; what runs is cancelled. AddressError when results cannot be taken."""

@@ -78,9 +78,12 @@ class Reception:
             case msg.ChildExited():
                 of.drafting.exited(message)
                 of.happened(message)
-            case (
-                msg.Loaded() | msg.LoadFailed() | msg.Assigned() | msg.Goodbye() | msg.LinkFailed()
-            ):
+            case msg.Loaded():
+                of.happened(message)
+                of.clients.planning.loaded(message)
+            case msg.Profiled():
+                of.clients.planning.profiled(message)
+            case msg.LoadFailed() | msg.Assigned() | msg.Goodbye() | msg.LinkFailed():
                 of.happened(message)
             case _:
                 self.dropped += 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from math import inf
 from pathlib import Path
 from time import perf_counter
 
@@ -63,11 +64,12 @@ class Row:
 @dataclass(frozen=True, slots=True)
 class Speed:
     """Measured on this machine with empty caches: seconds of a step by the number of sequences in
-    it, from one upwards, and seconds per token of a prompt.
+    it, from one upwards, seconds per token of a prompt, and of a step those of the head.
     """
 
     decode: tuple[tuple[int, float], ...]
     prefill: float
+    head: float = 0.0
 
 
 class Stage:
@@ -196,7 +198,19 @@ class Stage:
             self._time(n, 1)  # however slow: several sequences in a step need kernels of their own
             if not late:
                 decode.append((n, min(self._time(n, 1) for _ in range(_WARM_STEPS))))
-        return Speed(tuple(decode), prefill)
+        return Speed(tuple(decode), prefill, self.head_seconds())
+
+    def head_seconds(self) -> float:
+        """Of norm, head and choice of one token, measured; 0 where they are not."""
+        if self._head is None:
+            return 0.0
+        hidden, best = self._blank(1)[None], inf
+        mx.eval(hidden)
+        for _ in range(_WARM_STEPS):
+            start = perf_counter()
+            mx.eval(self._head(hidden, [Choice(SamplingParams(), (), 0)]))
+            best = min(best, perf_counter() - start)
+        return best
 
     def _find_batching(self) -> Batching:
         """The most that the forward can be given, found out on graphs that are never evaluated."""

@@ -42,6 +42,8 @@ from daemon.messages.stage import (
     Load,
     Loaded,
     LoadFailed,
+    Profile,
+    Profiled,
     Revoke,
     Unload,
 )
@@ -81,6 +83,8 @@ __all__ = [
     "MessageError",
     "NodeHeartbeat",
     "NodeHello",
+    "Profile",
+    "Profiled",
     "Propose",
     "Proposed",
     "Refused",

@@ -34,6 +34,8 @@ from daemon.messages.stage import (
     Load,
     Loaded,
     LoadFailed,
+    Profile,
+    Profiled,
     Revoke,
     Unload,
 )
@@ -57,6 +59,8 @@ Message = (
     | DiskQuery
     | Loaded
     | LoadFailed
+    | Profile
+    | Profiled
     | Assigned
     | Heartbeat
     | HeartbeatAck

@@ -34,6 +34,19 @@ class Assign:
 
 
 @dataclass(frozen=True, slots=True)
+class Profile:
+    """Measure what this machine makes of the model's layers, which takes seconds: for a stage that
+    has no place in the pipeline. Answered by Profiled.
+    """
+
+    term: int
+    query: int
+    model: str
+    folder: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class Unload:
     term: int
 
@@ -61,7 +74,8 @@ class KvQuery:
 class Loaded:
     """What a stage holds and where it takes frames for it. Seconds are measured on this stage when
     it warmed up, its predicted times before any work was seen: `step_seconds` are pairs of a number
-    of sequences and the time of a step of so many. `batching` says what of several sequences the
+    of sequences and the time of a step of so many, `head_seconds` those of norm, head and sampling
+    in a step of one, 0 where they are not. `batching` says what of several sequences the
     model takes together. `kv_footprints` are bits, bytes per token and bytes per sequence of each
     type of KV; `kv_reach` is by how many tokens a cache can always be cut exactly, None: by any.
     `codec_seconds` are two numbers for each wire codec that can write this model's rows: what a
@@ -79,12 +93,32 @@ class Loaded:
     load_seconds: float
     step_seconds: list[list[float]]
     prefill_token_seconds: float
+    head_seconds: float
     compiled: bool
     batching: str
     kv_budget_bytes: int
     kv_footprints: list[list[int]]
     kv_reach: int | None
     codec_seconds: dict[str, list[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Profiled:
+    """Seconds of a step of one token on `layers` layers and on the head, and per token of a prompt
+    on these layers; bytes that weights and KV may have together. `why` is "" unless it could not be
+    measured.
+    """
+
+    query: int
+    node: str
+    digest: str
+    start: int
+    end: int
+    layer_seconds: float
+    prefill_token_seconds: float
+    head_seconds: float
+    memory_bytes: int
+    why: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,6 +133,7 @@ class Hops:
                 "wish": self._wish,
                 "codec": last.get(hop.layer, Codec.RAW).value if self._last is not None else None,
                 "possible": sorted(codec.value for codec in hop.costs),
+                "row_bytes": hop.width * hop.dtype.itemsize,
                 "bytes_per_second": speed.speed.bytes_per_second or None,
                 "latency": speed.latency,
             }

@@ -54,6 +54,7 @@ class Ready:
             self.seconds,
             [[float(n), seconds] for n, seconds in self.speed.decode],
             self.speed.prefill,
+            self.speed.head,
             stage.compiled,
             stage.batching.value,
             self.kv_budget,
@@ -70,13 +71,7 @@ def load_stage(
     began = time.monotonic()
     layers = LayerRange(load.start, load.end)
     log.info("loading layers %s of %s", layers, load.model)
-    digest = weights_digest(folder)
-    if digest != load.digest:
-        raise LoadError(
-            folder,
-            f"weights digest {digest[:12]} here, {load.digest[:12]} at the coordinator",
-            "copy the same files to every node",
-        )
+    check_digest(folder, load.digest)
     try:
         stage = Stage.load(folder, layers, progress=progress)
         speed, footprints = stage.warm(), stage.footprints()
@@ -93,6 +88,17 @@ def load_stage(
     except (RuntimeError, ValueError, MemoryError, OSError) as error:  # MLX's, the disk's
         log.exception("loading failed")
         raise LoadError(folder, str(error), "see `shardctl logs` of this node") from error
+
+
+def check_digest(folder: Path, wanted: str) -> None:
+    """LoadError unless the model's weights are those of the coordinator's."""
+    digest = weights_digest(folder)
+    if digest != wanted:
+        raise LoadError(
+            folder,
+            f"weights digest {digest[:12]} here, {wanted[:12]} at the coordinator",
+            "copy the same files to every node",
+        )
 
 
 def kv_budget(node: NodeConfig, weights_bytes: int, memory: int) -> int:

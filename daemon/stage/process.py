@@ -27,6 +27,7 @@ from daemon.stage.control import Control
 from daemon.stage.fence import Fence, Verdict
 from daemon.stage.heartbeat import Clock, Heartbeat, Progress
 from daemon.stage.loading import load_stage
+from daemon.stage.profiling import profile
 from daemon.stage.saving import SavedKv
 from daemon.stage.worker import Worker
 from daemon.storage.folder import KvFolder
@@ -164,6 +165,9 @@ class StageProcess:
                 self._assign(message)
             case msg.Unload():
                 self._unload()
+            case msg.Profile():  # for seconds: the coordinator asks none that serves
+                folder = Path(self._config.models.get(message.model, message.folder))
+                self._control.say(profile(message, folder, self._config.node))
             case msg.Revoke():
                 if self._worker:
                     self._worker.ledger.revoke(message.sequence, message.attempt)

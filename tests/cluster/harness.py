@@ -182,6 +182,17 @@ class Cluster:
             assert process.poll() is None, f"{name} ended: {self.logs()}"
         until(lambda: self.state() == "ready", lambda: f"ready; {self.logs()[-6000:]}")
 
+    def wait_nodes(self) -> None:
+        """Every node's stage process has said hello."""
+
+        def there() -> bool:
+            try:
+                return sum(1 for node in self.nodes() if node["stage_pid"]) == len(self.names)
+            except CommandError:  # the coordinator is not there yet
+                return False
+
+        until(there, lambda: f"all nodes; {self.logs()[-6000:]}")
+
     def wait_down_and_up(self) -> None:
         """Until the pipeline that was up at the first call is replaced by another."""
         until(lambda: self.state() != "ready", "the loss is noticed")

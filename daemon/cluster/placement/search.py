@@ -9,7 +9,7 @@ for 8 nodes and 128 layers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 from math import inf
 
@@ -35,12 +35,18 @@ MOST_NODES = 10
 Costs = NDArray[np.float64]
 
 
-def place(hosts: Sequence[Host], load: Load, network: Network, objective: Objective) -> Placement:
-    """The best placement. Of equally good ones for THROUGHPUT, the one with the least sum.
-    PlacementError when there is none.
+def place(
+    hosts: Sequence[Host],
+    load: Load,
+    network: Network,
+    objective: Objective,
+    must: Collection[int] = (),
+) -> Placement:
+    """The best placement, on all of the hosts with the numbers `must` and any others. Of equally
+    good ones for THROUGHPUT, the one with the least sum. PlacementError when there is none.
     """
     _check(hosts, load)
-    tables = _Tables(hosts, load, network)
+    tables = _Tables(hosts, load, network, must)
     if objective is Objective.LATENCY:
         bound = inf
     else:
@@ -58,9 +64,11 @@ class _Tables:
     is pinned to others; `last` the same with the head.
     """
 
-    def __init__(self, hosts: Sequence[Host], load: Load, network: Network) -> None:
+    def __init__(
+        self, hosts: Sequence[Host], load: Load, network: Network, must: Collection[int]
+    ) -> None:
         self.layers, self.hosts = len(load.layers), hosts
-        self.must = sum(1 << k for k, host in enumerate(hosts) if host.pinned)
+        self.must = sum(1 << k for k, host in enumerate(hosts) if host.pinned or k in must)
         self.stages = [self._stage(host, load, 0) for host in hosts]
         self.last = [self._stage(host, load, load.last) + host.head_seconds for host in hosts]
         between = range(len(hosts))

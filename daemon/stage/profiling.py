@@ -1,0 +1,59 @@
+"""What this machine would make of a model: measured on a few of its layers, which are let go of
+again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import mlx.core as mx
+
+from daemon import logs
+from daemon import messages as msg
+from daemon.config.sections import NodeConfig
+from daemon.engine.errors import LoadError
+from daemon.engine.model import read_model
+from daemon.engine.stage import Stage
+from daemon.layers import LayerRange
+from daemon.stage.loading import check_digest, kv_budget, machine_memory
+
+log = logs.get("stage")
+MOST_LAYERS = 4  # so many tell what one costs beside what every pass does
+
+
+def profile(asked: msg.Profile, folder: Path, node: NodeConfig) -> msg.Profiled:
+    """Takes seconds. What goes wrong is the answer's `why`."""
+    failed = msg.Profiled(asked.query, node.name, asked.digest, 0, 0, 0.0, 0.0, 0.0, 0, "")
+    try:
+        return _measured(asked, folder, node)
+    except LoadError as error:
+        why = str(error)
+    except (RuntimeError, ValueError, MemoryError, OSError) as error:  # MLX's, the disk's
+        log.exception("profiling failed")
+        why = str(error)
+    finally:
+        mx.clear_cache()
+    return replace(failed, why=why)
+
+
+def _measured(asked: msg.Profile, folder: Path, node: NodeConfig) -> msg.Profiled:
+    check_digest(folder, asked.digest)
+    total = read_model(folder).layers
+    count = min(MOST_LAYERS, total)
+    start = (total - count) // 2  # the first and the last ones are the odd ones, where any are
+    layers = LayerRange(start, start + count)
+    speed = Stage.load(folder, layers).warm()
+    head = speed.head or Stage.load(folder, LayerRange(total - 1, total)).head_seconds()
+    return msg.Profiled(
+        asked.query,
+        node.name,
+        asked.digest,
+        layers.start,
+        layers.end,
+        min(speed.decode)[1] - speed.head,
+        speed.prefill,
+        head,
+        max(0, kv_budget(node, 0, machine_memory())),
+        "",
+    )

@@ -1,0 +1,43 @@
+"""A few layers of a model, measured and let go of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from daemon import messages as msg
+from daemon.config.sections import NodeConfig
+from daemon.engine.digest import weights_digest
+from daemon.stage.profiling import profile
+from tests.engine.tiny import Tiny
+
+MakeTiny = Callable[[str, int | None], Tiny]
+
+
+def asked(folder: Path, digest: str | None = None) -> msg.Profile:
+    return msg.Profile(1, 7, "m", str(folder), digest or weights_digest(folder))
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
+def test_a_model_is_measured(architecture: str, tiny: MakeTiny) -> None:
+    model = tiny(architecture, None)
+    done = profile(asked(model.folder), model.folder, NodeConfig(name="n", max_memory=8 << 30))
+    assert (done.query, done.node, done.why) == (7, "n", "")
+    assert 0 <= done.start < done.end <= model.layers
+    assert 0 < done.layer_seconds < 1
+    assert 0 < done.head_seconds < 1
+    assert 0 < done.prefill_token_seconds < 1
+    assert done.memory_bytes == 6 << 30
+
+
+def test_other_weights_are_not(tiny: MakeTiny) -> None:
+    model = tiny("llama", None)
+    done = profile(asked(model.folder, "0" * 64), model.folder, NodeConfig(name="n"))
+    assert "weights digest" in done.why
+    assert (done.start, done.end) == (0, 0)
+
+
+def test_a_folder_that_is_none(tmp_path: Path) -> None:
+    assert profile(asked(tmp_path, "0" * 64), tmp_path, NodeConfig(name="n")).why
