@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from daemon import messages as msg
+from daemon.batching import Batching
+from daemon.cluster.member import Member
 from daemon.footprint import StageMemory
 from daemon.layers import LayerRange
 from transports.codecs.choice import Cost
@@ -121,6 +123,25 @@ class PipelineUp:
     memory: tuple[StageMemory, ...]
     codec_costs: tuple[Mapping[Codec, Cost], ...]  # of each stage, where it can use them
     kept: Mapping[str, str]  # node -> incarnation of its stage: a new one holds no KV
+
+    @classmethod
+    def of(
+        cls, term: int, epoch: int, slots: tuple[Slot, ...], members: Sequence[Member]
+    ) -> PipelineUp:
+        """The members hold the layers of these slots."""
+        loaded = [m.loaded for m in members if m.loaded]
+        return cls(
+            term,
+            epoch,
+            slots,
+            loaded[0].data_address,
+            tuple(tuple((int(n), s) for n, s in one.step_seconds) for one in loaded),
+            tuple(one.prefill_token_seconds for one in loaded),
+            all(one.batching == Batching.SPANS.value for one in loaded),
+            tuple(m.memory for m in members),
+            tuple(m.codec_costs for m in members),
+            {m.name: m.stage.incarnation for m in members if m.stage},
+        )
 
 
 @dataclass(frozen=True, slots=True)

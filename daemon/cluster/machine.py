@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from daemon import messages as msg
-from daemon.batching import Batching
 from daemon.cluster.events import (
     Action,
     Event,
@@ -33,10 +32,12 @@ from daemon.cluster.events import (
     ToStage,
 )
 from daemon.cluster.member import Holding, Member
+from daemon.cluster.placement.problem import PlacementError
 from daemon.cluster.plan import NotYet, plan
 from daemon.cluster.roster import Fact, LoadRefused, Roster, StageLost
 from daemon.cluster.rules import Rules
 from daemon.cluster.split import SplitError
+from daemon.cluster.survivors import layout_without, lost
 
 IDLE = "no model is loaded"
 
@@ -55,6 +56,7 @@ class Cluster:
         self._unloading = False
         self._assigning = False
         self._assigned_at = float("-inf")
+        self._was_up = False
 
     # --- reading ---
 
@@ -158,6 +160,7 @@ class Cluster:
         why = "the model is being loaded"
         actions = self._down(why)
         self.wanted, self.slots, self._answer_due, self._unloading = event, (), True, False
+        self._was_up = False
         self.why_down = why
         for member in self.members.values():
             member.load_again_at = 0.0
@@ -210,6 +213,8 @@ class Cluster:
                 return self._load_failed(f"cannot split {name}", str(error), todo, now, code=2)
             layout = ", ".join(f"{s.node} {s.layers}" for s in self.slots)
             actions.append(Note("layout", "", f"{self.wanted.model.name}: {layout}"))
+        elif self._was_up:
+            actions += self._go_on_without(self.wanted.model, now)
         ready = []
         for slot in self.slots:
             member = self.members.get(slot.node)
@@ -225,6 +230,21 @@ class Cluster:
         if all(member.assigned == self.epoch for member in ready):
             actions += self._go_up(ready)
         return actions
+
+    def _go_on_without(self, model: ModelSpec, now: float) -> list[Action]:
+        """Lay the model out over who is left, when a node of the layout does not come back."""
+        gone = lost(self.slots, self.members, now, self.rules.replan_after)
+        if not gone:
+            return []
+        names = ", ".join(gone)
+        try:
+            slots = layout_without(model, self.slots, self.members.values(), gone)
+        except PlacementError as error:
+            self.why_down = f"{names} is lost, and the others cannot hold the model: {error}"
+            return []
+        self.slots, self._assigning = slots, False
+        layout = ", ".join(f"{slot.node} {slot.layers}" for slot in slots)
+        return [Note("layout", "", f"{model.name} without {names}: {layout}")]
 
     def _ask_to_load(self, slot: Slot, member: Member, now: float) -> list[Action]:
         need, rules = self._need(slot), self.rules
@@ -258,19 +278,8 @@ class Cluster:
 
     def _go_up(self, ready: list[Member]) -> list[Action]:
         self.up, self._assigning, self.why_down = True, False, ""
-        loaded = [m.loaded for m in ready if m.loaded]
-        up = PipelineUp(
-            self.term,
-            self.epoch,
-            self.slots,
-            loaded[0].data_address,
-            tuple(tuple((int(n), s) for n, s in one.step_seconds) for one in loaded),
-            tuple(one.prefill_token_seconds for one in loaded),
-            all(one.batching == Batching.SPANS.value for one in loaded),
-            tuple(m.memory for m in ready),
-            tuple(m.codec_costs for m in ready),
-            {m.name: m.stage.incarnation for m in ready if m.stage},
-        )
+        self._was_up = True
+        up = PipelineUp.of(self.term, self.epoch, self.slots, ready)
         note = Note("pipeline-up", "", f"epoch {self.epoch}, {len(ready)} stages")
         actions: list[Action] = [up, note]
         if self._answer_due:

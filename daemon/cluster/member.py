@@ -22,7 +22,8 @@ class Holding:
 @dataclass(slots=True)
 class Member:
     """`*_at` are times of the coordinator's clock. `loaded`, `beat` and `assigned` are what the
-    stage reported; `asked` is the last Load sent to it, None after an Unload.
+    stage reported; `asked` is the last Load sent to it, None after an Unload. `given_up`: its
+    shardd does not start its stage any more.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Member:
     draining: bool = False
     suspect: bool = False
     trouble: str | None = None
+    given_up: bool = False
 
     @property
     def holding(self) -> Holding | None:

@@ -82,7 +82,8 @@ class Roster:
         member.node, member.node_at, member.draining = hello, now, False
         if not fresh:
             return []
-        member.joined_at = self.joined_at = now
+        member.joined_at, member.given_up = now, False
+        self.joined_at = now
         note = Note("joined", hello.node, f"shardd {hello.version}, pid {hello.pid}")
         if member.stage and member.stage.node_incarnation != hello.incarnation:
             return [note, self._lost(member, "its shardd was replaced")]
@@ -109,7 +110,7 @@ class Roster:
         if event.child != "stage":
             return [Note("exited", event.node, f"{event.child}: {event.detail}")]
         why = f"stage process {event.pid} ended ({event.detail})"
-        given_up = event.retry_seconds < 0 and not member.draining
+        given_up = member.given_up = event.retry_seconds < 0 and not member.draining
         if given_up:
             why += "; not started again after too many failures: fix it, then restart shardd"
         self._executions.ended(member.name, event.pid)

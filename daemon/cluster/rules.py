@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class Rules:
     """Seconds. A stage is ended when it is silent for `dead_after`, when it sits on an overdue
     frame for `hung_after`, or when its process has not said hello `join_within` after its shardd
-    first named it. Nothing is asked of a member twice within `ask_again_after`.
+    first named it. Nothing is asked of a member twice within `ask_again_after`. A node of the
+    layout that is silent for `replan_after` is done without, if the others can hold the model.
     """
 
     cluster: str
@@ -21,3 +22,4 @@ class Rules:
     load_again_after: float = 10.0
     ask_again_after: float = 2.0
     settle_after: float = 3.0
+    replan_after: float = 15.0

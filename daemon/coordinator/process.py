@@ -65,6 +65,7 @@ class Coordinator:
             config.node.name,
             MAX_CHUNK_TOKENS,
             dead_after=config.timeouts.dead_after_s,
+            replan_after=config.timeouts.replan_s,
         )
         self.cluster = Cluster(rules, next_term(config.node.state_dir / "term"))
         self.scheduler = Scheduler(

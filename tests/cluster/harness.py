@@ -232,6 +232,15 @@ class Cluster:
 
     # --- doing harm ---
 
+    def kill_node(self, index: int) -> None:
+        """As if its machine had lost its power: shardd first, so that it starts nothing again."""
+        process = self.processes[self.names[index]]
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(True)]
+        for one in family:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+        process.wait()
+
     def kill_stage(self, index: int, sig: int = signal.SIGKILL) -> int:
         pid = self.child_pid(index, "daemon.stage")
         os.kill(pid, sig)

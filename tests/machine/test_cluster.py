@@ -452,3 +452,97 @@ def test_no_split_is_better_than_the_balanced_one() -> None:
         ends = [(0, *cut, len(layers)) for cut in cuts]
         every = [[b - a for a, b in pairwise(end)] for end in ends]
         assert dearest(balanced_split(layers, head, stages)) == min(map(dearest, every))
+
+
+def gone(world: World, name: str, now: float) -> None:
+    """That machine is silent from 0 on; the others are alive until `now`."""
+    incarnation = world.incarnations.pop(name)
+    for second in range(1, int(now) + 1):
+        beats = [beat(other) for other in world.incarnations]
+        world.now = float(second)
+        for one in beats:
+            world.step(one)
+        for other in world.incarnations:
+            world.step(msg.NodeHeartbeat(other, "n1", 1, 20))
+        world.step(cl.Tick())
+    world.incarnations[name] = incarnation
+
+
+def test_the_others_go_on_without_a_node_that_does_not_come_back() -> None:
+    world = World("a", "b", "c")
+    world.want(split=(3, 3, 2))
+    world.take(cl.PipelineUp)
+    gone(world, "b", RULES.replan_after - 1)
+    assert (world.cluster.state, world.take(cl.PipelineUp)) == ("degraded", [])
+    gone(world, "b", RULES.replan_after + 1)
+    (up,) = world.take(cl.PipelineUp)
+    assert [(slot.node, len(slot.layers)) for slot in up.slots] == [("a", 4), ("c", 4)]
+    assert up.epoch == 2
+    assert "toy without b: a 0-3, c 4-7" in [n.text for n in world.take(cl.Note)]
+
+
+def test_it_is_a_spare_when_it_comes_back() -> None:
+    world = World("a", "b")
+    world.want(split=(4, 4))
+    gone(world, "b", RULES.replan_after + 1)
+    assert [slot.node for slot in world.cluster.slots] == ["a"]
+    world.take(cl.PipelineUp)
+    world.incarnations["b"] = "s2"
+    world.step(node("b", "n2"))
+    world.step(msg.StageHello(1, "0", "b", "n2", "s2", 20, "0", "0", "cpu", "blas", 0))
+    world.tick(world.now + 1)
+    assert world.cluster.state == "ready"
+    assert [slot.node for slot in world.cluster.slots] == ["a"]
+    assert world.take(cl.PipelineUp) == []
+
+
+def test_one_that_comes_back_in_time_has_its_layers_again() -> None:
+    world = World("a", "b")
+    world.want(split=(4, 4))
+    gone(world, "b", RULES.replan_after - 2)
+    world.take(cl.PipelineUp)
+    world.incarnations["b"] = "s2"
+    world.step(node("b", "n2"))
+    world.step(msg.StageHello(1, "0", "b", "n2", "s2", 20, "0", "0", "cpu", "blas", 0))
+    (up,) = world.take(cl.PipelineUp)
+    assert [(slot.node, len(slot.layers)) for slot in up.slots] == [("a", 4), ("b", 4)]
+
+
+def test_a_spare_takes_the_place() -> None:
+    world = World("a", "b", "spare")
+    world.want(split=(4, 4), nodes=("a", "b"))
+    gone(world, "b", RULES.replan_after + 1)
+    assert [slot.node for slot in world.cluster.slots] == ["a", "spare"]
+    assert world.cluster.state == "ready"
+
+
+def test_where_the_others_cannot_hold_it_the_cluster_waits_and_says_so() -> None:
+    world = World("a", "b")
+    world.want(split=(4, 4))
+    member = world.cluster.members["a"]
+    assert member.loaded
+    member.loaded = replace(member.loaded, kv_budget_bytes=10, weights_bytes=50)
+    gone(world, "b", RULES.replan_after + 1)
+    assert world.cluster.state == "degraded"
+    assert "b is lost, and the others cannot hold the model" in world.cluster.why_down
+    assert "85 bytes, the nodes have 60" in world.cluster.why_down
+    world.incarnations["b"] = "s2"
+    world.step(node("b", "n2"))
+    world.step(msg.StageHello(1, "0", "b", "n2", "s2", 20, "0", "0", "cpu", "blas", 0))
+    assert world.cluster.state == "ready"
+
+
+def test_a_stage_that_is_given_up_is_not_waited_for() -> None:
+    world = World("a", "b")
+    world.want(split=(4, 4))
+    world.step(msg.ChildExited("b", "n1", "stage", 20, "signal", "signal SIGKILL", 5, -1.0))
+    assert [slot.node for slot in world.cluster.slots] == ["a"]
+    assert world.cluster.state == "ready"
+
+
+def test_nobody_is_done_without_before_all_were_there() -> None:
+    world = World("a", "b")
+    world.silent.add("b")
+    world.want(split=(4, 4))
+    gone(world, "b", RULES.replan_after + 1)
+    assert [slot.node for slot in world.cluster.slots] == ["a", "b"]

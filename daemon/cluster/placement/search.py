@@ -43,7 +43,8 @@ def place(
     must: Collection[int] = (),
 ) -> Placement:
     """The best placement, on all of the hosts with the numbers `must` and any others. Of equally
-    good ones for THROUGHPUT, the one with the least sum. PlacementError when there is none.
+    good ones for THROUGHPUT, the one with the least sum; of those that are still equal, one with
+    the hosts in the order given. PlacementError when there is none.
     """
     _check(hosts, load)
     tables = _Tables(hosts, load, network, must)
@@ -123,12 +124,12 @@ def _search(
     costs = np.full((1 << count, count, layers + 1), inf)
     came = np.zeros((1 << count, count, layers + 1, 2), np.int16)  # the host before, its end
     for used in range(1 << count):
-        for k in range(count):
+        for k in reversed(range(count)):
             if not used >> k & 1:
                 continue
             before = used ^ (1 << k)
             if before:
-                others = [j for j in range(count) if before >> j & 1]
+                others = [j for j in reversed(range(count)) if before >> j & 1]
                 reached = join(costs[before][others], between[others, k][:, None])
                 host = reached.argmin(axis=0)
                 start = reached[host, np.arange(layers + 1)]
