@@ -249,3 +249,27 @@ def test_text_is_utf8_whatever_the_locale(coordinator):
     fake = coordinator(generate=generation("é日", "本"))
     done = shardctl("generate", "x", "--endpoint", fake.endpoint, LC_ALL="C", PYTHONUTF8="0")
     assert done.stdout == "é日本\n"
+
+
+def test_a_signal_that_comes_while_a_finalizer_runs_is_not_lost(coordinator):
+    """Python drops what is raised there."""
+    fake = coordinator(generate=endless)
+    prelude = """
+import signal
+from ctl import client
+class Finalized:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+        sum(range(1000))
+stream = client.Client.stream
+def interrupted(self, *arguments):
+    for number, message in enumerate(stream(self, *arguments)):
+        if number == 1:
+            Finalized()
+        yield message
+client.Client.stream = interrupted
+"""
+    done = shardctl("generate", "x", "--endpoint", fake.endpoint, prelude=prelude)
+    assert done.returncode == 130
+    assert "Exception ignored" not in done.stderr
+    fake.wait_for("cancel")
