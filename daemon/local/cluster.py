@@ -17,6 +17,7 @@ from typing import Any, Self
 import psutil
 
 from daemon.local.errors import LocalError
+from daemon.local.interrupts import held_back
 from daemon.local.node import LocalNode, leads_session, size_of, spawn, tail
 
 STATE_FILE = "cluster.json"
@@ -95,9 +96,10 @@ class LocalCluster:
             offsets = {node.name: size_of(node.log) for node in self.nodes}
             try:
                 for index, node in enumerate(self.nodes):
-                    begun = spawn(node, self.started)
-                    nodes = (*cluster.nodes[:index], begun, *cluster.nodes[index + 1 :])
-                    cluster = replace(cluster, nodes=nodes)
+                    with held_back():  # nobody would end a node that is not in `cluster` yet
+                        begun = spawn(node, self.started)
+                        nodes = (*cluster.nodes[:index], begun, *cluster.nodes[index + 1 :])
+                        cluster = replace(cluster, nodes=nodes)
                     cluster.save()
                 cluster._wait(ready, ready_seconds, offsets)
             except BaseException:

@@ -110,6 +110,25 @@ def test_ctrl_c_while_starting_leaves_nothing(tmp_path, model):
     assert not (folder / "cluster.json").exists()
 
 
+def test_ctrl_c_just_when_a_node_is_started_leaves_nothing(tmp_path, model):
+    """The signal comes when the process is there, and whoever starts it does not know it yet."""
+    interrupt = """
+import signal, subprocess
+from daemon.local import node
+class Interrupted(subprocess.Popen):
+    def __init__(self, words, **options):
+        super().__init__(words, **options)
+        if "n2.yaml" in words[-1]:
+            signal.raise_signal(signal.SIGINT)
+node.subprocess.Popen = Interrupted
+"""
+    words = ("up", "--nodes", "2", "--model", str(model))
+    done = shardctl(*words, prelude=prelude("loading") + interrupt, XDG_STATE_HOME=str(tmp_path))
+    assert done.returncode == 130
+    assert left(tmp_path) == []
+    assert not (tmp_path / "shardbus" / "local" / "cluster.json").exists()
+
+
 def until(condition, process):
     """Until it holds, as long as the process lives."""
     while not condition():
