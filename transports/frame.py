@@ -74,7 +74,9 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Departure:
-    """A span that left the frame: at which stage, why, and how many valid tokens it holds."""
+    """A span that left the frame: at which stage, why, and how many of the sequence's first tokens
+    that stage may hold, as far as it can tell.
+    """
 
     sequence: bytes
     attempt: int

@@ -45,13 +45,16 @@ class Skip:
 
 @dataclass(slots=True)
 class _Entry:
-    """`reached`: end of the last span admitted in `attempt`, NOT_STARTED before the first."""
+    """`reached`: end of the last span admitted in `attempt`, NOT_STARTED before the first.
+    `doubted`: since the last span that was admitted, one came that follows other tokens.
+    """
 
     attempt: int
     history: History = field(default_factory=History)
     constants: Constants | None = None
     reached: int = NOT_STARTED
     refused: bool = False
+    doubted: bool = False
 
     def begin(self, attempt: int) -> None:
         self.attempt = attempt
@@ -97,10 +100,15 @@ class SpanLedger:
         if span.position > len(entry.history):
             return Skip(self._refuse(entry, span, Reason.MISSING, len(entry.history)))
         if entry.history.hash_at(span.position) != span.prefix_hash:
-            # Which of the tokens before are right is not known, only that not all are.
-            return Skip(self._refuse(entry, span, Reason.MISSING, 0))
+            # As a rule these are guesses of a dead attempt, and the span is one of guesses whose
+            # forerunner is lost: all that the coordinator knows is right. When even that is not,
+            # which of them are is not known.
+            held = 0 if entry.doubted else span.position - 1
+            entry.doubted = True
+            return Skip(self._refuse(entry, span, Reason.MISSING, held))
         if entry.constants is None:  # the span that had them is lost
             return Skip(self._refuse(entry, span, Reason.MISSING, span.position))
+        entry.doubted = False
         entry.history.trim(span.position)
         entry.history.extend(tokens)
         entry.reached = len(entry.history)
