@@ -62,7 +62,7 @@ def compose(
             step.append(Piece(prefill, cost.rider(prefill.remaining, prefill.issued, asked)))
         return tuple(step)
     if prefill is None:
-        return _ahead(ready, load, cost, speculator)
+        return _ahead(ready, load, speculator)
     if not load.decoding:
         places, patience = cost.useful_in_flight(), None
     else:
@@ -74,15 +74,11 @@ def compose(
     return (Piece(prefill, cost.chunk(prefill.remaining, prefill.issued, patience)),)
 
 
-def _ahead(
-    ready: ReadyQueue, load: Load, cost: CostModel, speculator: Speculator
-) -> tuple[Piece, ...]:
+def _ahead(ready: ReadyQueue, load: Load, speculator: Speculator) -> tuple[Piece, ...]:
     """Guesses of the only sequence that decodes, when all its known tokens are under way."""
     if load.decoding != 1 or not speculator.runs_ahead:
         return ()
-    if load.steps + load.ahead >= cost.useful_in_flight():
-        return ()
     for sequence in ready.awaited:
-        if length := speculator.ahead(sequence):
+        if length := speculator.ahead(sequence, load.steps + load.ahead):
             return (Piece(sequence, length),)
     return ()

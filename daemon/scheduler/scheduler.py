@@ -28,12 +28,12 @@ from daemon.scheduler.request import (
 )
 from daemon.scheduler.residency import Residency
 from daemon.scheduler.sequence import Sequence
+from daemon.scheduler.speculation.acceptance import Acceptance
 from daemon.scheduler.speculation.speculator import Guesser
-from daemon.scheduler.speculation.tempo import MOST
 from daemon.scheduler.trace import PipelineStats
 from transports.frame import Departure, Frame, FrameKind, Reason, Span
 
-WIDEN = 4  # tokens after which a sequence that has little room for guesses tries to get more
+WIDEN = 8  # tokens after which a sequence tries to have its whole room for guesses again
 
 
 class Scheduler:
@@ -97,7 +97,8 @@ class Scheduler:
         if short := self.residency.memory.never(request.fidelity.kv_bits, len(request.prompt) + 1):
             tokens = f"{len(request.prompt)} tokens and the first of the answer"
             raise RequestError(Refusal.MEMORY, f"no memory for the prompt's {tokens}: {short}")
-        self._book.enter(Sequence(request, now))
+        acceptance = Acceptance(self._dispatch.speculator.acceptance)
+        self._book.enter(Sequence(request, now, acceptance))
         return self._go_on(now)
 
     def cancel(self, sequence: bytes, now: float) -> list[Action]:
@@ -302,7 +303,7 @@ class Scheduler:
             return actions + self._attempts.finish(sequence, reason, now)
         if sequence.refuted:
             actions += self._attempts.refuted(sequence)
-        if not sequence.generated % WIDEN and sequence.reserved - len(sequence.history) < MOST:
+        if len(sequence.history) // WIDEN > before // WIDEN:
             self.residency.widen(sequence)
         if len(sequence.history) > sequence.reserved:
             actions += self._attempts.grow(sequence, now)

@@ -59,7 +59,7 @@ class Sequence:
     listed     whether the index has been told of its prompt; `pinned`: it stays there
     """
 
-    def __init__(self, request: Request, now: float) -> None:
+    def __init__(self, request: Request, now: float, acceptance: Acceptance | None = None) -> None:
         self.id = request.sequence
         self.number = 0  # in the order of arrival
         self.request = request
@@ -67,7 +67,7 @@ class Sequence:
         self.history = History(request.prompt)
         self.guesses = Guesses()
         self.lookup = Lookup()
-        self.acceptance = Acceptance()
+        self.acceptance = acceptance or Acceptance()
         self.refuted = False
         self.constants: Mapping[str, Any] = {
             "sampling": request.params.to_wire(),

@@ -135,7 +135,7 @@ PIPELINE: dict[str, Any] = {
         "cancelled": 4,
         "late": 0,
         "acceptance": 0.75,
-        "tempo": {"first": 2, "after": 3},
+        "tempo": {"first": 2, "after": 3, "depth": 2},
     },
 }
 AB, CD = "ab" * 16, "cd" * 16

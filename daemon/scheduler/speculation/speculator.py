@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import asdict
 from itertools import islice
 from typing import Any, Protocol
 
@@ -12,10 +13,10 @@ from daemon.scheduler.cost import CostModel, Groups, Pass
 from daemon.scheduler.memory import Memory
 from daemon.scheduler.pipeline import Pipeline
 from daemon.scheduler.sequence import Sequence, SequenceStatus
+from daemon.scheduler.speculation.acceptance import Acceptance, share_of
 from daemon.scheduler.speculation.draft import Draft
 from daemon.scheduler.speculation.tempo import MOST, NONE, Course, Tempo, choose
 
-STEP = 0.1  # acceptances that differ by less share a tempo
 ANEW_SECONDS = 2.0  # after which a tempo is chosen again: costs change
 PATIENCE = 2.0  # times as long as guesses take, they are waited for
 PROBE = 8  # where nothing is guessed, the guess of every so many tokens is looked at
@@ -42,6 +43,7 @@ class Speculator:
         self._guesser = guesser or FromItself()
         self.counts: Counter[str] = Counter()
         self.draft = Draft()
+        self.acceptance = Acceptance()  # of all sequences
         self._enabled = enabled
         self._context_length = 0
         self._reach: int | None = None
@@ -108,10 +110,10 @@ class Speculator:
         self._fill(sequence, tempo.first)
         return self._counted(min(tempo.first, len(sequence.guesses)))
 
-    def ahead(self, sequence: Sequence) -> int:
-        """How many guesses go on their own, after everything that was sent."""
+    def ahead(self, sequence: Sequence, under_way: int) -> int:
+        """How many guesses go on their own, after so many frames that are under way."""
         tempo = self._tempo(sequence)
-        if not tempo.after:
+        if not tempo.after or under_way >= tempo.depth:
             return 0
         wanted = sequence.assumed + tempo.after
         self._fill(sequence, wanted)
@@ -138,7 +140,7 @@ class Speculator:
         if not self._changed or self._cost is None or not self.draft.here:
             return []
         asked = [
-            self.draft.propose(sequence, self._until(sequence, self._cost.stages), now)
+            self.draft.propose(sequence, self._until(sequence), now)
             for sequence in self._changed.values()
         ]
         self._changed.clear()
@@ -185,7 +187,7 @@ class Speculator:
         self._changed.pop(sequence, None)
         self._holds.pop(sequence, None)
 
-    def _until(self, sequence: Sequence, stages: int) -> int:
+    def _until(self, sequence: Sequence) -> int:
         """How far the draft may run ahead: to what frames can take, and one more, which is watched.
         Where nothing is guessed it follows, and is asked now and then.
         """
@@ -195,7 +197,7 @@ class Speculator:
         tempo = self._tempo(sequence)
         if tempo == NONE:
             return length + (sequence.generated % PROBE == 0)
-        ahead = tempo.first + 1 + tempo.after * (stages + 1)
+        ahead = tempo.first + 1 + (tempo.after * tempo.depth or tempo.first + 1)
         return length + min(ahead, self._room(sequence))
 
     # --- rules ----------------------------------------------------------------------------------
@@ -225,11 +227,11 @@ class Speculator:
             return NONE  # they would not fit into the answer of a large step
         if groups.size > 1 and not cost.mixed:
             return NONE  # rows of several positions are computed one by one there
-        level = round(sequence.acceptance.share / STEP)
+        level = sequence.acceptance.level
         tempo, until = self._these.get(level, (NONE, self._now))
         if until <= self._now:
             course = self._course(cost, len(sequence.history))
-            tempo = choose(course, level * STEP, MOST, ahead=groups == Groups(1, 1))
+            tempo = choose(course, share_of(level), MOST, ahead=groups == Groups(1, 1))
             self._these[level] = tempo, self._now + ANEW_SECONDS
             self.runs_ahead = any(t.after for t, _ in self._these.values())
         self._last = tempo
@@ -269,7 +271,7 @@ class Speculator:
             "source": self._source if self._enabled else "off",
             **{name: self.counts[name] for name in names},
             "acceptance": self.counts["right"] / judged if judged else None,
-            "tempo": {"first": self._last.first, "after": self._last.after},
+            "tempo": asdict(self._last),
         }
 
     @property

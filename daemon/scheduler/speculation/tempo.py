@@ -11,6 +11,7 @@ from the times at which each frame would return.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -25,11 +26,13 @@ _TAIL = 1e-3  # chance that a cycle lasts longer than what is looked at
 @dataclass(frozen=True, slots=True)
 class Tempo:
     """`first` guesses in a frame with a known token; `after` in those that follow while it is under
-    way, 0: none follow.
+    way, 0: none follow. At most `depth` frames are under way: with more the stages are busier, and
+    with passes that were in vain when the next cycle is to begin.
     """
 
     first: int = 0
     after: int = 0
+    depth: int = 1
 
 
 NONE = Tempo()
@@ -39,8 +42,8 @@ NONE = Tempo()
 class Course:
     """What a frame of one sequence meets: `stages[n]` the seconds that n positions take at each
     stage, `between[n]` on all links of the ring together, for n up to MOST + 1; guess number i,
-    from 1, is there `wait + i * each` seconds after the cycle began. `groups` frames of others and
-    its own take turns.
+    from 1, is there `wait + i * each` seconds after one was refuted: the draft goes on by itself.
+    `groups` frames of others and its own take turns.
     """
 
     stages: Sequence[Sequence[float]]
@@ -65,54 +68,72 @@ class Course:
     def rate(self, tempo: Tempo, acceptance: float) -> float:
         """Expected tokens per second."""
         if not tempo.after:
-            cycle = next(self._cycles(tempo))
-            tokens = sum(acceptance**n for n in range(tempo.first + 1))
-            return _per(tokens, max(cycle, self.groups * max(self.stages[tempo.first + 1])))
+            return self._alone(tempo.first, acceptance)
         # A frame is right when its guesses are, and its last token when the frame after it begins
         # with the same: the first frame judges one more than it has.
-        seconds, alive, before = 0.0, 1.0, 0.0
-        survives = acceptance ** (tempo.first + 1)
+        seconds, alive, survives = 0.0, 1.0, acceptance ** (tempo.first + 1)
         step = acceptance**tempo.after
-        for number, cycle in enumerate(self._cycles(tempo)):
-            seconds += alive * (1.0 - survives) * cycle
+        ends: list[float] = []
+        for end in self._ends(tempo):
+            ends.append(end)
+            if alive < _TAIL:
+                break
+            if len(ends) == self._enough:
+                even = (end - ends[-1 - tempo.depth]) / tempo.depth
+                seconds += alive * (end + even * step / max(1.0 - step, 1.0 - CERTAIN))
+                break
+            seconds += alive * (1.0 - survives) * end
             alive *= survives
             survives = step
-            if alive < _TAIL or number == 3 * len(self.stages[1]) + 3:
-                # From here on frames return at even distances.
-                seconds += alive * (cycle + (cycle - before) / max(1.0 - step, 1.0 - CERTAIN))
-                break
-            before = cycle
         return _per(1.0 / max(1.0 - acceptance, 1.0 - CERTAIN), seconds)
 
-    def _cycles(self, tempo: Tempo) -> Iterator[float]:
-        """For each frame how long the cycle is that ends with it."""
-        free = [0.0] * len(self.stages[1])
-        returns: list[float] = []
-        given = 0
-        again = self.wait + tempo.first * self.each if tempo.first else 0.0
-        busy = self._busy(tempo.after) if tempo.after else 0.0
-        while True:
-            guesses = tempo.after if returns else tempo.first
-            given += guesses
-            positions = guesses + (not returns)
-            hop = self.between[positions] / (len(free) + 1)
-            ready = self.wait + given * self.each if given else 0.0
-            if len(returns) > len(free):
-                ready = max(ready, returns[-1 - len(free)])  # at most stages + 1 are under way
-            at = ready + hop
-            for stage, took in enumerate(self.stages[positions]):
-                at = free[stage] = max(at, free[stage]) + took
-                at += hop
-            returns.append(at)
-            # The next cycle's first frame waits for its guesses, or for the first stage, whichever
-            # takes longer: what was refuted is cancelled, but for the pass that is going on.
-            yield at + max(0.0, busy - again)
+    @property
+    def _enough(self) -> int:
+        """Frames after which they return at even distances, as many at once as are under way."""
+        return 2 * len(self.stages[1]) + 4
 
-    def _busy(self, after: int) -> float:
-        """What is left on average of the pass that the first stage is at."""
-        step = self.stages[after][0]
-        interval = max(max(self.stages[after]), after * self.each)
-        return step / 2 * (step / interval if interval else 0.0)
+    def _alone(self, first: int, acceptance: float) -> float:
+        """One frame at a time, and the draft waited for after a wrong guess: in between it has gone
+        on meanwhile.
+        """
+        tokens = sum(acceptance**n for n in range(first + 1))
+        wrong = 1.0 - acceptance ** (first + 1)
+        waits = wrong * (self.wait + first * self.each) if first else 0.0
+        passes = self.stages[first + 1]
+        cycle = waits + sum(passes) + self.between[first + 1]
+        return _per(tokens, max(cycle, self.groups * max(passes)))
+
+    def _ends(self, tempo: Tempo) -> Iterator[float]:
+        """For each frame when the next cycle begins, if that frame ends this one: when it is back,
+        and the first stage has done with the pass that is going on, but for the time in which the
+        next guesses are made. What has not begun is cancelled.
+        """
+        again = self.wait + tempo.first * self.each if tempo.first else 0.0
+        under_way: deque[tuple[float, float, float]] = deque()  # the first pass, and the return
+        for begin, end, back in self._frames(tempo):
+            under_way.append((begin, end, back))
+            if len(under_way) == tempo.depth:
+                at = under_way[0][2]
+                yield max([at, *(end - again for begin, end, _ in under_way if begin < at)])
+                under_way.popleft()
+
+    def _frames(self, tempo: Tempo) -> Iterator[tuple[float, float, float]]:
+        """When the pass of the first stage begins and ends, and the frame is back, while all
+        guesses are right.
+        """
+        free = [0.0] * len(self.stages[1])
+        returns = deque([0.0] * tempo.depth, tempo.depth)
+        positions, given = tempo.first + 1, tempo.first
+        while True:
+            at = max(self.wait + given * self.each if given else 0.0, returns[0])
+            hop = self.between[positions] / (len(free) + 1)
+            begin = max(at + hop, free[0])
+            for stage, took in enumerate(self.stages[positions]):
+                at = free[stage] = max(at + hop, free[stage]) + took
+            returns.append(at + hop)
+            yield begin, free[0], at + hop
+            positions = tempo.after
+            given += positions
 
 
 def choose(course: Course, acceptance: float, most: int, ahead: bool) -> Tempo:
@@ -125,12 +146,15 @@ def choose(course: Course, acceptance: float, most: int, ahead: bool) -> Tempo:
         if first <= most and (promised := course.rate(Tempo(first), acceptance)) > rate:
             best, rate = Tempo(first), promised
     if ahead:
-        alone = best.first
+        alone, stages = best.first, len(course.stages[1])
         for first in {0, 1, 2, alone // 2, alone}:
             for after in AFTER:
-                tempo = Tempo(first, after)
-                if max(first, after) <= most and (now := course.rate(tempo, acceptance)) > rate:
-                    best, rate = tempo, now
+                for depth in range(min(2, stages), stages + 2):
+                    tempo = Tempo(first, after, depth)
+                    if max(first, after) > most:
+                        continue
+                    if (promised := course.rate(tempo, acceptance)) > rate:
+                        best, rate = tempo, promised
     return best
 
 
