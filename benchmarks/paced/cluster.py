@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,10 +19,12 @@ from benchmarks.models import STATE
 from benchmarks.paced.oracle import Script
 from benchmarks.paced.pace import VARIABLE, Pace
 from benchmarks.paced.plan import Kept, PacedPlan
+from benchmarks.requests import ClusterError
 from benchmarks.worker import ROOT, free_ports
 from daemon.embedded import TARGET
 
 MODULE = "benchmarks.paced.shardd"
+DRAFT_SECONDS = 30.0  # within which it must be ready
 
 
 @dataclass(slots=True)
@@ -35,7 +38,11 @@ class Paced:
 
 @contextmanager
 def paced_cluster(
-    pace: Pace, slow: float, scripts: tuple[Script, ...] = (), ahead: bool = True
+    pace: Pace,
+    slow: float,
+    scripts: tuple[Script, ...] = (),
+    ahead: bool = True,
+    guess_seconds: float = 0.0,
 ) -> Iterator[Paced]:
     """Nothing of an earlier one is known to it."""
     state = STATE / "cluster-paced"
@@ -44,13 +51,19 @@ def paced_cluster(
     (state / "told").mkdir(parents=True)
     relay = f"tcp://127.0.0.1:{free_ports(1)[0]}"
     hidden_size = json.loads((TARGET / "config.json").read_text())["hidden_size"]
-    plan = PacedPlan(pace, slow, hidden_size, relay, state / "told", scripts, ahead)
+    told = state / "told"
+    plan = PacedPlan(pace, slow, hidden_size, relay, told, scripts, ahead, guess_seconds)
+    draft = str(TARGET) if guess_seconds else ""  # whose tokenizer, and not weights, are of use
     plan.write(state / "plan.json")
     os.environ[VARIABLE] = str(state / "plan.json")
     process = subprocess.Popen([sys.executable, "-m", "benchmarks.paced.relay"], cwd=ROOT)
     try:
-        with BenchCluster(state, TARGET, pace.layers, MODULE, guessing=True) as cluster:
+        with BenchCluster(
+            state, TARGET, pace.layers, MODULE, guessing=True, draft=draft
+        ) as cluster:
             paced = Paced(cluster)
+            if draft:
+                _await_draft(cluster)
             yield paced
         paced.passes = Kept.told(plan.folder, "passes")
         paced.hops = Kept.told(plan.folder, "hops")
@@ -58,3 +71,11 @@ def paced_cluster(
         del os.environ[VARIABLE]
         process.terminate()
         process.wait()
+
+
+def _await_draft(cluster: BenchCluster) -> None:
+    deadline = time.monotonic() + DRAFT_SECONDS
+    while not any(draft["state"] == "ready" for draft in cluster.status()["drafts"]):
+        if time.monotonic() > deadline:
+            raise ClusterError("no draft is ready")
+        time.sleep(0.05)

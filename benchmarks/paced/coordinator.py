@@ -1,5 +1,5 @@
-"""A coordinator that asks an oracle for guesses, and nobody where there is none. It sits beside the
-first stage: what it sends goes there at once.
+"""A coordinator that asks an oracle for guesses, and nobody where there is none or a draft process
+has it. It sits beside the first stage: what it sends goes there at once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from daemon.scheduler.speculation import tempo
 
 def run() -> None:
     plan, hops = PacedPlan.of_environment(), Kept()
-    guessing = partial(Scheduler, guesser=Oracle(plan.scripts))
+    oracle = Oracle(() if plan.guess_seconds else plan.scripts)
+    guessing = partial(Scheduler, guesser=oracle)
     process.Scheduler = guessing  # type: ignore[attr-defined,assignment]
     if not plan.ahead:
         tempo.AFTER = (0,)  # type: ignore[assignment]

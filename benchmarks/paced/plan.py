@@ -19,8 +19,9 @@ ALLOWED_OVERRUNS = 0.01  # share of the passes, or hops, that may take longer th
 @dataclass(frozen=True, slots=True)
 class PacedPlan:
     """Everything takes `slow` times as long as `pace` says. The model has rows of `hidden_size`
-    values; `relay` is where hops are asked for; `scripts` are the guesses; `ahead`: whether frames
-    of guesses may follow each other. What is told goes to `folder`.
+    values; `relay` is where hops are asked for; `scripts` are the guesses, made by a draft process
+    that takes `guess_seconds` for each, 0: there at once; `ahead`: whether frames of guesses may
+    follow each other. What is told goes to `folder`.
     """
 
     pace: Pace
@@ -30,6 +31,7 @@ class PacedPlan:
     folder: Path
     scripts: tuple[Script, ...] = ()
     ahead: bool = True
+    guess_seconds: float = 0.0
 
     def pass_seconds(self, first_layer: int, tokens: int) -> float:
         """Real seconds that the stage takes whose layers begin there."""
@@ -51,6 +53,7 @@ class PacedPlan:
             "folder": str(self.folder),
             "scripts": [script.to_json() for script in self.scripts],
             "ahead": self.ahead,
+            "guess_seconds": self.guess_seconds,
         }
         path.write_text(json.dumps(data))
 
@@ -65,6 +68,7 @@ class PacedPlan:
             Path(data["folder"]),
             tuple(map(Script.from_json, data["scripts"])),
             data["ahead"],
+            data["guess_seconds"],
         )
 
     @classmethod

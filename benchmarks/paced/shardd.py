@@ -12,6 +12,7 @@ from daemon.supervisor.child import Child
 PACED = {
     "daemon.stage": "benchmarks.paced.stage",
     "daemon.coordinator": "benchmarks.paced.coordinator",
+    "daemon.draft": "benchmarks.paced.draft",
 }
 
 
