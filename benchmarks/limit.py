@@ -12,6 +12,7 @@ import heapq
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 from benchmarks.paced.pace import Pace
 
@@ -167,6 +168,57 @@ def best_batches(pace: Pace, streams: int) -> tuple[float, tuple[int, ...]]:
     """The same, and the groups that give the most."""
     shared_out = _partitions(streams, len(pace.passes) + 1, streams)
     return max((batches(pace, groups), groups) for groups in shared_out)
+
+
+def guessed_batches(
+    pace: Pace,
+    groups: Sequence[int],
+    guesses: int,
+    rights: Sequence[Sequence[bool]],
+    draft: Draft | None = None,
+) -> float:
+    """Tokens per second of sequences that take turns in groups of such sizes, each with so many
+    guesses a frame, until one has all its tokens. `rights[i]` as in `decode`, of sequence i. A
+    group waits for the draft, which guesses for all its rows in one step, when a guess of any of
+    them was refuted.
+    """
+    draft, pipe, known = draft or Draft(), Pipe(pace), [1] * len(rights)
+    ends = list(accumulate(groups, initial=0))
+    members = [range(begin, end) for begin, end in pairwise(ends)]
+    waits = draft.wait + guesses * draft.each if guesses else 0.0
+
+    def sent(number: int) -> list[int]:
+        """Guesses of each row."""
+        return [min(guesses, len(rights[i]) - 1 - known[i]) for i in members[number]]
+
+    def send(number: int, now: float) -> tuple[float, int]:
+        return pipe.send(now, sum(sent(number)) + len(members[number])), number
+
+    back = sorted(send(number, waits) for number in range(len(groups)))
+    now = 0.0
+    while all(n < len(right) for n, right in zip(known, rights, strict=True)):
+        now, number = heapq.heappop(back)
+        refuted = False
+        for i, count in zip(members[number], sent(number), strict=True):
+            window = rights[i][known[i] : known[i] + count]
+            right = next((n for n, one in enumerate(window) if not one), count)
+            refuted |= right < count
+            known[i] += right + 1
+        if all(known[i] < len(rights[i]) for i in members[number]):
+            heapq.heappush(back, send(number, now + waits * refuted))
+    return (sum(known) - len(known)) / now
+
+
+def best_guessed_batches(
+    pace: Pace, rights: Sequence[Sequence[bool]], draft: Draft | None = None
+) -> tuple[float, tuple[int, ...], int]:
+    """The same, and the groups and guesses that give the most."""
+    streams = len(rights)
+    return max(
+        (guessed_batches(pace, groups, guesses, rights, draft), groups, guesses)
+        for groups in _partitions(streams, len(pace.passes) + 1, streams)
+        for guesses in FIRST
+    )
 
 
 def first_token(pace: Pace, tokens: int) -> float:

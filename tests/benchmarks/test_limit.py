@@ -14,8 +14,10 @@ from benchmarks.limit import (
     batches,
     best_batches,
     best_decode,
+    best_guessed_batches,
     decode,
     first_token,
+    guessed_batches,
 )
 from benchmarks.paced.pace import FULL_ROW, Link, Pace
 
@@ -123,3 +125,27 @@ def test_a_prompt_passes_in_chunks() -> None:
     assert first_token(TWO, 1) == pytest.approx(TWO.round_seconds(1))
     alone = Pace((8,), (0.030,), NO_LINK)
     assert first_token(alone, 400) == pytest.approx(alone.pass_seconds(0, 400))
+
+
+@pytest.mark.parametrize("groups", [(4, 4), (2, 1)])
+def test_groups_without_guesses_are_groups(groups: tuple[int, ...]) -> None:
+    rights = [[False] * 400 for _ in range(sum(groups))]
+    plain = guessed_batches(TWO, groups, 0, rights, Draft(0.5, 0.5))
+    assert plain == pytest.approx(batches(TWO, groups), rel=0.01)
+
+
+def test_one_sequence_in_a_group_is_one_frame_at_a_time() -> None:
+    right = bernoulli(0.8, 400)
+    alone = guessed_batches(TWO, (1,), 4, [right])
+    assert alone == pytest.approx(399 / decode(TWO, Plan(4), right, 400))
+
+
+def test_guesses_of_many_streams_are_worth_it_when_right() -> None:
+    rights = [bernoulli(0.8, 60)] * 8
+    plain, _ = best_batches(TWO, 8)
+    guessed, _, guesses = best_guessed_batches(TWO, rights)
+    assert guesses > 0
+    assert guessed > 1.5 * plain
+    slower, _, _ = best_guessed_batches(TWO, rights, Draft(0.0, 0.003))
+    assert plain < slower < guessed
+    assert best_guessed_batches(TWO, [[False] * 60] * 8)[2] == 0

@@ -8,21 +8,25 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.ladder import Row
+from benchmarks.ladder import best_split, split_pace
 from benchmarks.paced.ends import SENT, Arrivals, stamped
-from benchmarks.paced.oracle import Oracle, Script, trace
+from benchmarks.paced.field import TWO, Row
+from benchmarks.paced.oracle import Oracle, OracleDrafter, Script, trace
 from benchmarks.paced.pace import FULL_ROW, MS, Link, Pace
 from benchmarks.paced.plan import Kept, PacedPlan
+from daemon.draft.drafter import Guess, Lag
+from daemon.history import History
 from daemon.scheduler.request import Request
 from daemon.scheduler.sequence import Sequence
 from transports.frame import DType, Frame, FrameKind, Tensor
 
+A, B = b"a" * 16, b"b" * 16
 PACE = Pace((6, 2), (30 * MS, 27 * MS))
 
 
 def plan(folder: Path, slow: float = 3.0, pace: Pace = PACE) -> PacedPlan:
     script = Script((1, 2), (3, 4, 5), (True, False, True))
-    return PacedPlan(pace, slow, 192, "tcp://127.0.0.1:1", folder, (script,), ahead=False)
+    return PacedPlan(pace, slow, 192, "tcp://127.0.0.1:1", folder, (script,), False, 3 * MS)
 
 
 def test_a_hop_takes_the_seeds_time_in_every_width() -> None:
@@ -106,6 +110,41 @@ def test_an_oracle_goes_on_from_what_is_known_and_assumed() -> None:
 
 
 def test_paced_stands_beside_every_number() -> None:
-    cells = Row("baseline", "15.9", 15.7, 15.87, 0.9).cells()
+    cells = Row("baseline", "15.9", 15.7, 15.87).cells()
     assert all("paced" in cell for cell in cells[2:5])
-    assert Row("first token", "", 200.0, 100.0, None, "ms").reached == 0.5
+    assert Row("first token", "", 200.0, 100.0, "ms").reached == 0.5
+
+
+def test_a_split_takes_the_seeds_times_per_layer() -> None:
+    assert split_pace(53).passes == pytest.approx(TWO.passes)
+    assert split_pace(40).passes[1] == pytest.approx(45 * MS)
+    assert 50 < best_split((1, 1)) < 58, "where both stages take about as long"
+    assert best_split() == 65, "two rows cost hardly more than one, and its layers are quicker"
+
+
+def test_an_oracle_drafts_a_token_a_step_on_its_own_assumption() -> None:
+    script = Script((1, 2), (10, 20, 30, 40), (True, False, True, True))
+    drafter = OracleDrafter([script])
+    history = History((1, 2, 10))
+    assert drafter.propose(A, 0, 0, history.tokens, 6, {}, 0.0) is None
+    (first,) = drafter.step()
+    assert (first.position, first.prefix_hash, first.tokens) == (3, history.hash_at(3), (21,))
+    (second,) = drafter.step()
+    assert second.tokens == (30,)
+    assert second.prefix_hash == History((1, 2, 10, 21)).hash_at(4)
+    right = drafter.propose(A, 3, history.hash_at(3), (20,), 6, {}, 0.0)
+    assert right is None, "what followed from a wrong guess is forgotten"
+    assert [guess.tokens for guess in drafter.step()] == [(30,)]
+    said = drafter.propose(A, 4, History((1, 2, 10, 20)).hash_at(4), (), 6, {}, 0.0)
+    assert isinstance(said, Guess)
+    assert said.tokens == (30,)
+    drafter.step()
+    assert not drafter.busy
+    lag = drafter.propose(B, 4, 77, (30,), 6, {}, 0.0)
+    assert lag == Lag(B, 0)
+
+
+def test_an_oracle_drafts_nothing_for_others() -> None:
+    drafter = OracleDrafter([])
+    drafter.propose(A, 0, 0, (1, 2), 6, {}, 0.0)
+    assert not drafter.busy
