@@ -98,7 +98,7 @@ class OracleDrafter:
         entry = self._entries.setdefault(sequence, _Entry())
         history = entry.history
         if position > len(history) or history.hash_at(position) != prefix_hash:
-            return Lag(sequence, min(position, len(history)) if position > len(history) else 0)
+            return Lag(sequence, len(history) if position > len(history) else 0)
         known = position + len(tokens)
         if history.tokens[position:known] != [*tokens]:
             history.trim(position)

@@ -13,7 +13,6 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from benchmarks.limit import Draft
 from benchmarks.paced.oracle import Oracle, OracleDrafter, Script
 from benchmarks.paced.pace import Pace
 from daemon.draft.drafter import Guess, Lag
@@ -28,9 +27,11 @@ MEASURED = (1, 2, 4, 8)  # rows of the steps that a stage tries when it warms up
 
 
 class Rehearsal:
-    """A cluster that keeps what it has learnt from one stream to the next. `now` is in seconds."""
+    """A cluster that keeps what it has learnt from one stream to the next. The guesses of `scripts`
+    come from a draft that takes `guess_seconds` for each, or, where that is 0, are there at once.
+    """
 
-    def __init__(self, pace: Pace, scripts: Sequence[Script], draft: Draft | None = None) -> None:
+    def __init__(self, pace: Pace, scripts: Sequence[Script], guess_seconds: float = 0.0) -> None:
         self.now = 0.0
         self._pace = pace
         self._ids = itertools.count(1)
@@ -48,13 +49,13 @@ class Rehearsal:
             )
             for stage in range(stages)
         )
-        self.scheduler = Scheduler(Limits(), None if draft else Oracle(scripts))
-        self._do(self.scheduler.configure(Pipeline(1, 1, costs, CONTEXT, CHUNK), 0.0))
-        self._draft = draft
+        self._guess_seconds = guess_seconds
         self._drafter = OracleDrafter(scripts)
         self._drafting = False
-        if draft:
-            self._do(self.scheduler.draft_ready(draft.each, 0.0))
+        self.scheduler = Scheduler(Limits(), None if guess_seconds else Oracle(scripts))
+        self._do(self.scheduler.configure(Pipeline(1, 1, costs, CONTEXT, CHUNK), 0.0))
+        if guess_seconds:
+            self._do(self.scheduler.draft_ready(guess_seconds, 0.0))
 
     def streams(self, scripts: Sequence[Script]) -> list[list[float]]:
         """When each token of each answer came; all are asked for at once."""
@@ -165,9 +166,9 @@ class Rehearsal:
         self._go_on()
 
     def _go_on(self) -> None:
-        if self._draft and self._drafter.busy and not self._drafting:
+        if self._drafter.busy and not self._drafting:
             self._drafting = True
-            self._later(self.now + self._draft.each, self._step)
+            self._later(self.now + self._guess_seconds, self._step)
 
     def _step(self) -> None:
         self._drafting = False

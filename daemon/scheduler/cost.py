@@ -80,9 +80,12 @@ class CostModel:
             )
             for s in stages
         ]
+        # Weights are read once for all positions, be they of one sequence or of as many.
         self._verify = [
             CostCurve(
-                range(2, MOST_TOGETHER + 1), {1: min(s.step_seconds)[1]}, s.prefill_token_seconds
+                range(2, MOST_TOGETHER + 1),
+                {n: seconds for n, seconds in s.step_seconds if n <= MOST_TOGETHER},
+                s.prefill_token_seconds,
             )
             for s in stages
         ]

@@ -294,3 +294,11 @@ def test_chunks_respect_the_layouts_limit() -> None:
 )
 def test_back_off(repeats: int, seconds: float) -> None:
     assert Limits().backoff(repeats) == pytest.approx(seconds)
+
+
+def test_several_positions_of_one_sequence_begin_as_a_step_of_as_many() -> None:
+    """Until some were seen: the weights are read once for all of them."""
+    stages = (StageCost(((1, 0.1), (4, 0.13), (8, 0.17)), 0.05),) * 2
+    cost = CostModel(stages, 16)
+    assert cost.stage_seconds(0, Pass(4, together=False, verify=True)) == pytest.approx(0.13)
+    assert cost.stage_seconds(0, Pass(6, together=False, verify=True)) == pytest.approx(0.15)

@@ -188,8 +188,9 @@ class Speculator:
         self._holds.pop(sequence, None)
 
     def _until(self, sequence: Sequence) -> int:
-        """How far the draft may run ahead: to what frames can take, and one more, which is watched.
-        Where nothing is guessed it follows, and is asked now and then.
+        """How far the draft may run ahead: to what frames can take that are under way and, when one
+        of these has come back right, the next. Where nothing is guessed it follows, and is asked
+        now and then.
         """
         length = len(sequence.history)
         if sequence.status is not SequenceStatus.DECODE:
@@ -197,7 +198,7 @@ class Speculator:
         tempo = self._tempo(sequence)
         if tempo == NONE:
             return length + (sequence.generated % PROBE == 0)
-        ahead = tempo.first + 1 + (tempo.after * tempo.depth or tempo.first + 1)
+        ahead = tempo.first + 1 + (tempo.after * (tempo.depth + 1) or tempo.first + 1)
         return length + min(ahead, self._room(sequence))
 
     # --- rules ----------------------------------------------------------------------------------
