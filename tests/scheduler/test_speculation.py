@@ -429,7 +429,7 @@ def test_there_is_room_for_all_guesses_however_many_are_right() -> None:
     """As many may be under way as `headroom` says: whatever is right makes room for as many more,
     but for a few.
     """
-    h = repeating(max_tokens=300)
+    h = repeating(max_tokens=900)
     sequence = next(iter(h.scheduler.sequences()))
     for frame in islice(h.frames, 1, 30):  # grows while it is walked through
         (span,) = frame.spans

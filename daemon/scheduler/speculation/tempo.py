@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 FIRST = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 15)
-AFTER = (1, 2, 3, 4, 6, 8, 12)
+AFTER = (1, 2, 3, 4, 6, 8, 11, 15)
 MOST = max(*FIRST, *AFTER)  # guesses in a frame
 WORTH = 1.02  # gain below which nothing is guessed: a prediction is not exact
-CERTAIN = 0.98  # acceptance beyond which nothing is believed
+CERTAIN = 0.99  # acceptance beyond which nothing is believed
 _TAIL = 1e-3  # chance that a cycle lasts longer than what is looked at
 
 
