@@ -149,3 +149,9 @@ def test_guesses_of_many_streams_are_worth_it_when_right() -> None:
     slower, _, _ = best_guessed_batches(TWO, rights, Draft(0.0, 0.003))
     assert plain < slower < guessed
     assert best_guessed_batches(TWO, [[False] * 60] * 8)[2] == 0
+
+
+def test_a_draft_that_is_always_right_is_waited_for_once() -> None:
+    rights, slow = [[True] * 400] * 4, Draft(0.0, 0.01)
+    free = guessed_batches(TWO, (2, 2), 3, rights)
+    assert guessed_batches(TWO, (2, 2), 3, rights, slow) == pytest.approx(free, rel=0.01)
