@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from transports.frame import Frame
 
 
@@ -17,8 +20,14 @@ class Arrivals:
         self._quickest = float("inf")
         self._came_back = False
 
-    def waited(self) -> None:
+    def wait(
+        self, poll: Callable[[int], list[tuple[Any, int]]], milliseconds: int
+    ) -> dict[Any, int]:
+        """What is ready, within so long: whether it was there at once is what counts."""
+        if ready := poll(0):
+            return dict(ready)
         self._came_back = False
+        return dict(poll(milliseconds))
 
     def finished(self) -> None:
         self._came_back = True

@@ -109,13 +109,12 @@ class StageProcess:
                 if welcome_due or self._rejoin:
                     welcome_due = not self._control.hello(self._node_incarnation, self._held)
                     self._rejoin = False
-                ready = dict(self._poller.poll(POLL_MS))
+                ready = self._arrivals.wait(self._poller.poll, POLL_MS)
                 if self._control.socket in ready:
                     self._take_control()
                 elif self._ring.pollable in ready:
                     self._take_frame()
                 elif not ready:
-                    self._arrivals.waited()
                     self._look()
                 if self._saved.pollable in ready:  # one piece, however many frames there are
                     self._control.answer(self._saved.finish(self._worker))

@@ -42,9 +42,25 @@ def frame(sent: float) -> Frame:
 
 def test_a_frame_that_queued_arrived_as_long_after_sending_as_the_quickest_one() -> None:
     arrivals = Arrivals()
-    arrivals.waited()
     assert arrivals.at(frame(1.0), 1.3) == 1.3
     arrivals.finished()
     assert arrivals.at(frame(2.0), 5.0) == pytest.approx(2.3)
     arrivals.finished()
     assert arrivals.at(frame(5.9), 6.0) == 6.0, "not later than now"
+
+
+def test_a_frame_that_came_while_the_stage_waited_arrived_then() -> None:
+    arrivals, asked = Arrivals(), []
+
+    def poll(milliseconds: int) -> list[tuple[str, int]]:
+        asked.append(milliseconds)
+        return [("ring", 1)] if milliseconds else []
+
+    arrivals.at(frame(1.0), 1.3)
+    arrivals.finished()
+    assert arrivals.wait(lambda milliseconds: [("ring", 1)], 500) == {"ring": 1}
+    assert arrivals.at(frame(2.0), 5.0) == pytest.approx(2.3), "it was there before"
+    arrivals.finished()
+    assert arrivals.wait(poll, 500) == {"ring": 1}
+    assert asked == [0, 500]
+    assert arrivals.at(frame(6.0), 8.0) == 8.0
