@@ -67,7 +67,8 @@ class Pipe:
 @dataclass(frozen=True, slots=True)
 class Draft:
     """Guess number i, from 1, is there `wait + i * each` seconds after the draft model could
-    begin: at the start, and when a guess was refuted. In between it goes on by itself.
+    begin: at the start, and when it is told of another token than it guessed, whether or not that
+    guess was sent. In between it goes on by itself.
     """
 
     wait: float = 0.0
@@ -117,6 +118,8 @@ def decode(
             judged = min(end, sent)
             wrong = next((i for i in range(known, judged) if not right[i]), None)
             if wrong is None:
+                if judged < min(end, tokens) and not right[judged]:
+                    drafted_from, draft_began = end, now  # it has gone on from another token
                 known = end
                 continue
             known = drafted_from = wrong + 1
@@ -200,10 +203,10 @@ def guessed_batches(
         now, number = heapq.heappop(back)
         refuted = False
         for i, count in zip(members[number], sent(number), strict=True):
-            window = rights[i][known[i] : known[i] + count]
-            right = next((n for n, one in enumerate(window) if not one), count)
-            refuted |= right < count
-            known[i] += right + 1
+            window = rights[i][known[i] : known[i] + count + 1]
+            right = next((n for n, one in enumerate(window) if not one), count + 1)
+            refuted |= right <= count
+            known[i] += min(right, count) + 1
         if all(known[i] < len(rights[i]) for i in members[number]):
             heapq.heappush(back, send(number, now + waits * refuted))
     return (sum(known) - len(known)) / now

@@ -53,10 +53,11 @@ def test_one_frame_at_a_time_gives_a_geometric_sum_a_round(acceptance: float, gu
     tokens, draft = 40_000, Draft(0.006, 0.003)
     seconds = decode(TWO, Plan(guesses), bernoulli(acceptance, tokens), tokens, draft)
     expected = (1 - acceptance ** (guesses + 1)) / (1 - acceptance)
-    # A right guess is followed by others that the draft has been making meanwhile.
     free = decode(TWO, Plan(guesses), bernoulli(acceptance, tokens), tokens)
     assert tokens / free == pytest.approx(expected / TWO.round_seconds(guesses + 1), rel=0.02)
-    assert free < seconds <= free + tokens * (0.006 + guesses * 0.003) / expected * 1.02
+    # Where all is as it was guessed, the token after the last guess too, the draft has gone on.
+    waits = (1 - acceptance ** (guesses + 1)) * (0.006 + guesses * 0.003)
+    assert seconds == pytest.approx(free + tokens / expected * waits, rel=0.01)
 
 
 def test_right_guesses_fill_the_pipe() -> None:
