@@ -17,7 +17,7 @@ from benchmarks.rounds import rate
 
 DRAFTED, AT_ONCE = Draft(0.0, 3 * MS), Draft()
 ASKED = 0.8  # the acceptance of which the seed's hopes are
-LENGTHS = {0.8: 160, 0.0: 300, 0.6: 120, 0.95: 300}  # tokens of an answer, by acceptance
+LENGTHS = {0.8: 160, 0.0: 300, 0.6: 160, 0.95: 300}  # tokens of an answer, by acceptance
 WHERE_FEW_ARE_ENOUGH = 60  # the acceptance 0.0 on further nodes
 OVERLAPPED, SYNCHRONOUS = 0.93, 0.95  # of the limit
 NO_WORSE = 0.97  # than the synchronous rate, or than without guesses
