@@ -36,6 +36,7 @@ BENCHMARKS = {
     "codec": ("benchmarks.codec:run", "wire codecs: bytes, time, perplexity over hops"),
     "memory": ("benchmarks.memory:run", "a stage's highest size, and what loading opens"),
     "startup": ("benchmarks.startup:run", "help, status, and the demo's first token"),
+    "speculation": ("benchmarks.speculation:run", "guesses, against mlx-lm's own and none"),
     "ladder": ("benchmarks.ladder:run", "the seed's own cluster, paced, against its hopes"),
     "parity": ("benchmarks.parity:run", "tokens of every split against one process"),
 }

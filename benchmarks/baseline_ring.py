@@ -1,13 +1,14 @@
-"""The same split over `mx.distributed`'s ring backend, as the two best known pipelines for MLX do
-it.
+"""Two cores over `mx.distributed`'s ring backend: with the same split, as the two best known
+pipelines for MLX do it, and as mlx-lm's tensor parallelism.
 
 `mlx-lm`: mlx-lm's PipelineMixin, whose forward this follows (llama does not have it; qwen2 does).
 Rank 0 has the last layers. Receive, layers, send and the all_gather of the hidden state stay one
 lazy graph; every rank computes the head. `exo`: exo's pipeline algorithm re-created, not exo
 itself. Rank 0 has the first layers. Every step around the hop is evaluated on its own, then the
 hidden state is gathered from all ranks, and every rank computes the head. Exo's further all_gather
-per token, by which ranks agree on tasks, is left out, to its advantage. Both are driven by mlx-lm's
-generate_step on both ranks.
+per token, by which ranks agree on tasks, is left out, to its advantage. `tensor`: mlx-lm's
+`model.shard`, each rank with half of every layer; the split says nothing. All are driven by
+mlx-lm's generate_step on both ranks.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from typing import Any
 
 from benchmarks.worker import Worker, ask_all, free_ports, pin_self, serve
 
-STYLES = ("mlx-lm", "exo")
+STYLES = ("mlx-lm", "exo")  # the pipelines
+TENSOR = "tensor"
 
 
 class RingPair(AbstractContextManager["RingPair"]):
@@ -67,7 +69,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, required=True)
     for name in ("folder", "hosts", "split"):
         parser.add_argument(f"--{name}", required=True)
-    parser.add_argument("--style", choices=STYLES, required=True)
+    parser.add_argument("--style", choices=(*STYLES, TENSOR), required=True)
     arguments = parser.parse_args()
     pin_self(arguments.core)
     os.environ.update(MLX_HOSTFILE=arguments.hosts, MLX_RANK=str(arguments.rank))
@@ -121,7 +123,10 @@ def _serve_rank(folder: str, style: str, cut: int, layers: int) -> None:
             return out
 
     model = load(folder, lazy=True)[0]
-    model.model = Body(model.model)
+    if style == TENSOR:
+        model.shard(group)
+    else:
+        model.model = Body(model.model)
     mx.eval(model.parameters())
 
     def step(tokens: mx.array, cache: Any) -> mx.array:

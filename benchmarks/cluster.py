@@ -117,7 +117,8 @@ class PinnedCluster(BenchCluster):
     one.
 
     `blas` "stock" starts stages without an optimised BLAS, which no operator would want; see
-    benchmarks/stock_shardd.py.
+    benchmarks/stock_shardd.py. `name` is what tells clusters apart that run at the same time,
+    `module` what is started in place of shardd.
     """
 
     def __init__(
@@ -128,9 +129,11 @@ class PinnedCluster(BenchCluster):
         nodes: int = 2,
         guessing: bool = False,
         draft: str = "",
+        name: str = "",
+        module: str = "",
     ) -> None:
-        state = STATE / f"cluster-{blas or 'default'}"
-        module = "benchmarks.stock_shardd" if blas == STOCK else "daemon"
+        state = STATE / f"cluster-{name or blas or 'default'}"
+        module = module or ("benchmarks.stock_shardd" if blas == STOCK else "daemon")
         super().__init__(state, folder, split, module, nodes, guessing, draft)
 
     def _started(self) -> None:
@@ -145,7 +148,7 @@ def pin_coordinator(shardd: int, core: int) -> None:
     with it the next token, goes on.
     """
     for child in psutil.Process(shardd).children():
-        if "daemon.coordinator" in child.cmdline():
+        if any(word.endswith(".coordinator") for word in child.cmdline()):
             pin_tree(child.pid, core)
 
 

@@ -1,10 +1,11 @@
-"""What mlx-lm says in one process, to the prompts of a paced run; and whether we say the same."""
+"""What mlx-lm says in one process to the prompts of a run; and whether others say the same."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 
 from benchmarks.requests import ClusterError, Stream
 from benchmarks.worker import Worker
@@ -21,15 +22,16 @@ class Answer:
 
 
 class Reference(AbstractContextManager["Reference"]):
-    """One process, which waits while others are measured. `compared` tokens were ours too; at
-    `ties` two tokens were equally likely, and what followed was not compared.
+    """One process, which waits while others are measured: `worker`, or one of its own. `compared`
+    tokens were ours too; at `ties` two tokens were equally likely, and what followed was not
+    compared.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path = TARGET, worker: Worker | None = None) -> None:
         from tokenizers import Tokenizer
 
-        self._tokenizer = Tokenizer.from_file(str(TARGET / "tokenizer.json"))
-        self._worker = Worker("benchmarks.baseline_mlx", ["--folder", str(TARGET)])
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._worker = worker or Worker("benchmarks.baseline_mlx", ["--folder", str(folder)])
         self.compared = self.ties = 0
         self.different: list[str] = []
 
@@ -42,15 +44,19 @@ class Reference(AbstractContextManager["Reference"]):
         return Answer(tuple(prompt), tuple(said))
 
     def compare(self, stream: Stream, answer: Answer) -> None:
-        """A different token is either one of two that are equally likely, or wrong."""
+        """As `compare_ids`, and the prompt too."""
         if stream.reply["prompt_tokens"] != len(answer.prompt):
             raise ClusterError("the prompt was not made the same tokens of")
-        expected = answer.tokens[: len(stream.ids)]
+        self.compare_ids(stream.ids, answer)
+
+    def compare_ids(self, ids: Sequence[int], answer: Answer) -> None:
+        """A different token is either one of two that are equally likely, or wrong."""
+        expected = answer.tokens[: len(ids)]
         if len(set(expected)) < min(DISTINCT, len(expected)):
             raise ClusterError(f"only {len(set(expected))} different tokens in an answer")
-        pairs = enumerate(zip(stream.ids, expected, strict=True))
+        pairs = enumerate(zip(ids, expected, strict=True))
         place = next((n for n, (ours, theirs) in pairs if ours != theirs), None)
-        self.compared += len(stream.ids) if place is None else place
+        self.compared += len(ids) if place is None else place
         if place is None:
             return
         known = [*answer.prompt, *expected[:place]]
