@@ -28,10 +28,16 @@ READY_SECONDS = 120.0
 class _Configured(local.LocalCluster):
     guessing: bool = False
     draft: str = ""
+    hosts: Sequence[str] = ()
+    codec: str = "raw"
 
     def node_config(self, index: int) -> dict[str, Any]:
         config = super().node_config(index)
+        if self.hosts:
+            config["node"]["data_address"] = f"tcp://{self.hosts[index]}:0"
+            config["security"] = {"plain_networks": [f"{host}/32" for host in self.hosts]}
         if index == 0:
+            config["coordinator"]["codec"] = self.codec
             config["coordinator"]["speculation"] = "auto" if self.guessing else "off"
             if self.draft:
                 config["node"]["draft"] = self.draft
@@ -41,7 +47,8 @@ class _Configured(local.LocalCluster):
 class BenchCluster:
     """A local cluster of `nodes` nodes, or of one for each part of `split`, each started as
     `python -m module`. Nothing is guessed unless `guessing`, by a `draft` model beside the first
-    stage if one is named: other comparisons are of the pipeline itself.
+    stage if one is named: other comparisons are of the pipeline itself. Node n is on `hosts[n]`, on
+    loopback if none are named; hidden states travel in `codec`.
     """
 
     def __init__(
@@ -53,11 +60,13 @@ class BenchCluster:
         nodes: int = 2,
         guessing: bool = False,
         draft: str = "",
+        hosts: Sequence[str] = (),
+        codec: str = "raw",
     ) -> None:
         names = [f"bench{number}" for number in range(len(split) if split else nodes)]
         plan = _Configured(
             state,
-            f"tcp://127.0.0.1:{free_ports(1)[0]}",
+            f"tcp://{hosts[0] if hosts else '127.0.0.1'}:{free_ports(1)[0]}",
             "bench",
             folder,
             None if split is None else tuple(split),
@@ -67,6 +76,8 @@ class BenchCluster:
             ),
             guessing=guessing,
             draft=draft,
+            hosts=hosts,
+            codec=codec,
         )
         if (left := local.find(state)) is not None:
             left.stop()  # of a benchmark that was killed
@@ -131,10 +142,12 @@ class PinnedCluster(BenchCluster):
         draft: str = "",
         name: str = "",
         module: str = "",
+        hosts: Sequence[str] = (),
+        codec: str = "raw",
     ) -> None:
         state = STATE / f"cluster-{name or blas or 'default'}"
         module = module or ("benchmarks.stock_shardd" if blas == STOCK else "daemon")
-        super().__init__(state, folder, split, module, nodes, guessing, draft)
+        super().__init__(state, folder, split, module, nodes, guessing, draft, hosts, codec)
 
     def _started(self) -> None:
         cores = os.cpu_count() or 1

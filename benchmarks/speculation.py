@@ -1,5 +1,6 @@
 """Guesses on real stages of one core each: an oracle's, those of a draft model, and those from what
-a text repeats; against mlx-lm on one core, its own speculation, and its tensor parallelism.
+a text repeats; against mlx-lm on one core, its own speculation, and its tensor parallelism. And a
+prompt over links of a given speed.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from benchmarks.guided import lookup, oracle, pair
 from benchmarks.guided.common import Findings
 from benchmarks.options import OPTIMISED, Options, multipliers
 from benchmarks.report import Check, Fact, at_least, at_most
+from benchmarks.shaped import prefill
 
 
 def run(options: Options) -> tuple[list[Check], list[Fact], list[str]]:
@@ -19,7 +21,7 @@ def run(options: Options) -> tuple[list[Check], list[Fact], list[str]]:
     if not have:
         return [at_least("oracle_0.8_vs_one_core", None, 1.9)], [], notes
     found = Findings(options, have[0], Calm(options.patience), notes=notes)
-    for part in (oracle, pair, lookup):
+    for part in (oracle, pair, lookup, prefill):
         part.measure(found)
     checks = [*found.checks, at_most("tokens_not_those_of_mlx_lm", len(found.different), 0)]
     facts = [
