@@ -7,6 +7,7 @@ from itertools import islice
 import pytest
 
 from daemon.history import History
+from daemon.scheduler.actions import Propose
 from daemon.scheduler.compose import Load, compose
 from daemon.scheduler.cost import CostModel, Groups, Pass
 from daemon.scheduler.links import LinkCost
@@ -373,6 +374,40 @@ def test_positions_of_one_sequence_teach_nothing_about_several() -> None:
         cost.observe(Pass.of([Span(A, 1, 30, 4, 0, 4)]), traces, 0.0, 1.0)
     assert cost.stage_seconds(0, Pass(4)) == before
     assert cost.stage_seconds(0, Pass(4, 120, False, True)) == pytest.approx(0.5, rel=0.01)
+
+
+def test_n_grams_know_how_often_they_would_have_been_right() -> None:
+    steady, fickle = Lookup(), Lookup()
+    steady.guess([1, 2, 3, 4] * 20, [], 1)
+    fickle.guess([n for k in range(20) for n in (1, 2, 3, 100 + k)], [], 1)
+    assert steady.acceptance.share > 0.9
+    assert fickle.acceptance.share < 0.7  # after 1, 2 always comes 3, after 2, 3 never the same
+
+
+def test_a_pass_over_more_positions_does_not_take_less() -> None:
+    """As two measurements may have it: nothing is guessed where nothing is right."""
+    course = Course.of(lambda n: [0.05 if n < 2 else 0.03, 0.02 * n], lambda n: 0.0)
+    assert [course.stages[n] for n in (1, 2, 3)] == [(0.05, 0.02), (0.05, 0.04), (0.05, 0.06)]
+    assert choose(course, 0.0, 8, ahead=True) == NONE
+
+
+def test_n_grams_come_before_the_draft() -> None:
+    """What repeats itself neither waits for the draft nor asks it."""
+    h = Harness(guessing=True, token_millis=30)
+    h.keep(h.scheduler.draft_ready(0.01, h.now))
+    h.submit(request(A, PROMPT, 100))
+    actions = h.computed(h.frames[0], 3)
+    assert h.frames[1].tokens[:2] == (3, 4)
+    assert not [action for action in actions if isinstance(action, Propose)]
+
+
+def test_n_grams_that_were_wrong_leave_it_to_the_draft() -> None:
+    h = Harness(guessing=True, token_millis=30)
+    h.keep(h.scheduler.draft_ready(0.01, h.now))
+    h.submit(request(A, [n for k in range(5) for n in (2, 100 + k, 1)], 100))
+    actions = h.computed(h.frames[0], 2)
+    assert len(h.frames) == 1, "1, 2 was there before, and never went on as the last time"
+    assert [action.until > 16 for action in actions if isinstance(action, Propose)] == [True]
 
 
 def held_back() -> Harness:

@@ -58,6 +58,11 @@ class Draft:
             sequence.constants,
         )
 
+    def behind(self, sequence: Sequence) -> int:
+        """How many tokens of the history it was not told of."""
+        talk = self._talks.get(sequence.id)
+        return len(sequence.history) - talk.told if talk else len(sequence.history)
+
     def refuted(self, sequence: Sequence) -> None:
         """What it goes on guessing from did not happen: it is to be told the last token."""
         talk = self._talks.get(sequence.id)

@@ -7,14 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from daemon.scheduler.speculation.acceptance import Acceptance
+
 LONGEST, SHORTEST = 4, 2  # tokens that must agree; one alone is right too seldom
 AT_ONCE = 500  # tokens that are read in one call, about a millisecond; a long prompt takes several
 
 
 class Lookup:
-    """An index of the n-grams of one growing sequence."""
+    """An index of the n-grams of one growing sequence. `acceptance` is how often they would have
+    been right about its own tokens, whether or not they were asked.
+    """
 
     def __init__(self) -> None:
+        self.acceptance = Acceptance()
         self._ends: dict[tuple[int, ...], int] = {}  # n-gram -> place after its last occurrence
         self._seen = 0
 
@@ -34,8 +39,12 @@ class Lookup:
         """Up to the last token but one: the end of the sequence must not be found as its own."""
         until = min(len(tokens), self._seen + 1 + AT_ONCE)
         for end in range(self._seen + 1, until):
-            for n in range(SHORTEST, min(LONGEST, end) + 1):
-                self._ends[tuple(tokens[end - n : end])] = end
+            longest_first = range(min(LONGEST, end), SHORTEST - 1, -1)
+            grams = [tuple(tokens[end - n : end]) for n in longest_first]
+            place = next((self._ends[gram] for gram in grams if gram in self._ends), None)
+            if place is not None:
+                self.acceptance.judge(tokens[place] == tokens[end])
+            self._ends.update(dict.fromkeys(grams, end))
         self._seen = max(self._seen, until - 1)
 
     def _follow(

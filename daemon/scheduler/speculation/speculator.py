@@ -19,6 +19,8 @@ from daemon.scheduler.speculation.tempo import MOST, NONE, Course, Tempo, choose
 
 ANEW_SECONDS = 2.0  # after which a tempo is chosen again: costs change
 PATIENCE = 2.0  # times as long as guesses take, they are waited for
+FREE = 0.1  # acceptance that n-grams may lack, against what is guessed at all: they take no time
+FOLLOW = 16  # tokens by which the draft may lag behind while it is not needed
 PROBE = 8  # where nothing is guessed, the guess of every so many tokens is looked at
 
 
@@ -37,7 +39,9 @@ class FromItself:
 
 
 class Speculator:
-    """Guesses come from the draft model, where there is one, else from the sequences themselves."""
+    """Guesses come from the sequences themselves where these have been right about as often as
+    guesses are, else from the draft model, where there is one.
+    """
 
     def __init__(self, enabled: bool, guesser: Guesser | None = None) -> None:
         self._guesser = guesser or FromItself()
@@ -50,8 +54,9 @@ class Speculator:
         self._cost: CostModel | None = None
         self._groups = Groups(1, 1)
         self._last = NONE
-        self._tempi: dict[Groups, dict[int, tuple[Tempo, float]]] = {}
-        self._these: dict[int, tuple[Tempo, float]] = {}  # of these groups, by acceptance
+        self._tempi: dict[Groups, dict[tuple[int, bool], tuple[Tempo, float]]] = {}
+        # Of these groups: by acceptance, and whether a draft is needed.
+        self._these: dict[tuple[int, bool], tuple[Tempo, float]] = {}
         self._now = 0.0
         self.runs_ahead = False  # whether any of them may have frames of guesses alone
         self._changed: dict[bytes, Sequence] = {}
@@ -84,6 +89,7 @@ class Speculator:
             return False
         tempo = self._tempo(sequence)
         wanted = min(tempo.first, self._room(sequence))
+        self._fill(sequence, wanted)
         if len(sequence.guesses) >= wanted:
             self._holds.pop(sequence.id, None)
             return False
@@ -142,6 +148,7 @@ class Speculator:
         asked = [
             self.draft.propose(sequence, self._until(sequence), now)
             for sequence in self._changed.values()
+            if self._needs_draft(sequence) or self.draft.behind(sequence) >= FOLLOW
         ]
         self._changed.clear()
         return [one for one in asked if one]
@@ -195,6 +202,8 @@ class Speculator:
         length = len(sequence.history)
         if sequence.status is not SequenceStatus.DECODE:
             return length
+        if not self._needs_draft(sequence):
+            return length
         tempo = self._tempo(sequence)
         if tempo == NONE:
             return length + (sequence.generated % PROBE == 0)
@@ -210,8 +219,14 @@ class Speculator:
     def _fill(self, sequence: Sequence, wanted: int) -> None:
         """Have so many guesses, if there are any to be had at once."""
         lacking = min(wanted, self._room(sequence)) - len(sequence.guesses)
-        if lacking > 0 and self._enabled and not self.draft.here:
+        if lacking > 0 and self._enabled and (not self.draft.here or _repeats_itself(sequence)):
             sequence.guess(self._guesser.guess(sequence, lacking))
+
+    def _needs_draft(self, sequence: Sequence) -> bool:
+        """Whether there is one, and nothing else says what comes after its guesses."""
+        if not self.draft.here:
+            return False
+        return not (_repeats_itself(sequence) and self._guesser.guess(sequence, 1))
 
     def _room(self, sequence: Sequence) -> int:
         """How many guesses it may have. A cache must be able to give up everything that is not
@@ -228,19 +243,21 @@ class Speculator:
             return NONE  # they would not fit into the answer of a large step
         if groups.size > 1 and not cost.mixed:
             return NONE  # rows of several positions are computed one by one there
-        level = sequence.acceptance.level
-        tempo, until = self._these.get(level, (NONE, self._now))
+        level, drafted = sequence.acceptance.level, self._needs_draft(sequence)
+        tempo, until = self._these.get((level, drafted), (NONE, self._now))
         if until <= self._now:
-            course = self._course(cost, len(sequence.history))
+            course = self._course(cost, len(sequence.history), drafted)
             tempo = choose(course, share_of(level), MOST, ahead=groups == Groups(1, 1))
-            self._these[level] = tempo, self._now + ANEW_SECONDS
+            self._these[level, drafted] = tempo, self._now + ANEW_SECONDS
             self.runs_ahead = any(t.after for t, _ in self._these.values())
         self._last = tempo
         return tempo
 
-    def _course(self, cost: CostModel, positions: int) -> Course:
-        """Of a group of sequences that all guess as much, each of so many positions."""
-        size, here = self._groups.size, self.draft.here
+    def _course(self, cost: CostModel, positions: int, drafted: bool) -> Course:
+        """Of a group of sequences that all guess as much, each of so many positions; `drafted`: the
+        draft has to make the guesses.
+        """
+        size = self._groups.size
         single = size == 1
 
         def asked(n: int) -> Pass:
@@ -250,8 +267,8 @@ class Speculator:
         return Course.of(
             lambda n: [cost.stage_seconds(i, asked(n)) for i in range(cost.stages)],
             lambda n: cost.between_seconds(size * n),
-            wait=self.draft.wait if here else 0.0,
-            each=self.draft.each if here else 0.0,
+            wait=self.draft.wait if drafted else 0.0,
+            each=self.draft.each if drafted else 0.0,
             groups=self._groups.count,
         )
 
@@ -278,3 +295,8 @@ class Speculator:
     @property
     def _source(self) -> str:
         return "draft" if self.draft.here else "n-grams"
+
+
+def _repeats_itself(sequence: Sequence) -> bool:
+    """Its n-grams would have been right about as often as what is guessed is."""
+    return sequence.lookup.acceptance.share >= sequence.acceptance.share - FREE
