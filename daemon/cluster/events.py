@@ -19,7 +19,8 @@ class ModelSpec:
     """A model as the coordinator knows it: what to load, how to recognise it, what a pass reads of
     it.
 
-    `head_bytes` are those of norm and head, and of the embedding where that is the head.
+    `embedding_bytes` are what only the first stage has, `head_bytes` those of norm and head, and of
+    the embedding where that is the head.
     """
 
     name: str
@@ -27,6 +28,7 @@ class ModelSpec:
     digest: str
     layer_bytes: tuple[int, ...]
     head_bytes: int
+    embedding_bytes: int
 
     @property
     def layers(self) -> int:

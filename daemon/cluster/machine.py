@@ -37,7 +37,7 @@ from daemon.cluster.plan import NotYet, plan
 from daemon.cluster.roster import Fact, LoadRefused, Roster, StageLost
 from daemon.cluster.rules import Rules
 from daemon.cluster.split import SplitError
-from daemon.cluster.survivors import layout_without, lost
+from daemon.cluster.survivors import Survivors
 
 IDLE = "no model is loaded"
 
@@ -56,7 +56,7 @@ class Cluster:
         self._unloading = False
         self._assigning = False
         self._assigned_at = float("-inf")
-        self._was_up = False
+        self._survivors = Survivors(rules.replan_after)
 
     # --- reading ---
 
@@ -160,7 +160,7 @@ class Cluster:
         why = "the model is being loaded"
         actions = self._down(why)
         self.wanted, self.slots, self._answer_due, self._unloading = event, (), True, False
-        self._was_up = False
+        self._survivors.begin()
         self.why_down = why
         for member in self.members.values():
             member.load_again_at = 0.0
@@ -211,10 +211,9 @@ class Cluster:
                 name, layers = self.wanted.model.name, self.wanted.model.layers
                 todo = f"give one number of layers per node that add up to {layers}"
                 return self._load_failed(f"cannot split {name}", str(error), todo, now, code=2)
-            layout = ", ".join(f"{s.node} {s.layers}" for s in self.slots)
-            actions.append(Note("layout", "", f"{self.wanted.model.name}: {layout}"))
-        elif self._was_up:
-            actions += self._go_on_without(self.wanted.model, now)
+            actions.append(self._layout_note(self.wanted.model.name))
+        else:
+            actions += self._survive(self.wanted.model, now)
         ready = []
         for slot in self.slots:
             member = self.members.get(slot.node)
@@ -231,20 +230,21 @@ class Cluster:
             actions += self._go_up(ready)
         return actions
 
-    def _go_on_without(self, model: ModelSpec, now: float) -> list[Action]:
+    def _survive(self, model: ModelSpec, now: float) -> list[Action]:
         """Lay the model out over who is left, when a node of the layout does not come back."""
-        gone = lost(self.slots, self.members, now, self.rules.replan_after)
-        if not gone:
-            return []
-        names = ", ".join(gone)
         try:
-            slots = layout_without(model, self.slots, self.members.values(), gone)
+            found = self._survivors.layout(model, self.slots, self.members, now)
         except PlacementError as error:
-            self.why_down = f"{names} is lost, and the others cannot hold the model: {error}"
+            self.why_down = str(error)
             return []
-        self.slots, self._assigning = slots, False
-        layout = ", ".join(f"{slot.node} {slot.layers}" for slot in slots)
-        return [Note("layout", "", f"{model.name} without {names}: {layout}")]
+        if found is None:
+            return []
+        (self.slots, how), self._assigning = found, False
+        return [self._layout_note(f"{model.name} {how}")]
+
+    def _layout_note(self, what: str) -> Note:
+        layout = ", ".join(f"{slot.node} {slot.layers}" for slot in self.slots)
+        return Note("layout", "", f"{what}: {layout}")
 
     def _ask_to_load(self, slot: Slot, member: Member, now: float) -> list[Action]:
         need, rules = self._need(slot), self.rules
@@ -278,17 +278,17 @@ class Cluster:
 
     def _go_up(self, ready: list[Member]) -> list[Action]:
         self.up, self._assigning, self.why_down = True, False, ""
-        self._was_up = True
+        self._survivors.up(self.slots)
         up = PipelineUp.of(self.term, self.epoch, self.slots, ready)
-        note = Note("pipeline-up", "", f"epoch {self.epoch}, {len(ready)} stages")
-        actions: list[Action] = [up, note]
+        text = f"epoch {self.epoch}, {len(ready)} stages"
+        actions: list[Action] = [up, Note("pipeline-up", "", text)]
         if self._answer_due:
             self._answer_due = False
             actions.append(LoadEnded(None))
         return actions
 
     def _unload(self, now: float) -> list[Action]:
-        """Ask every stage that holds or loads something to let go of it, until it says so."""
+        """Ask every stage that holds or loads something to let go of it, until it does."""
         actions: list[Action] = []
         for member in self.members.values():
             at_work = member.beat is not None and (member.beat.loading or bool(member.beat.digest))

@@ -57,7 +57,8 @@ class Catalogue:
         name, folder = self.resolve(reference)
         info = read_model(folder)
         head = info.head_bytes + (info.embedding_bytes if info.tied else 0)
-        spec = ModelSpec(name, str(folder), weights_digest(folder), info.layer_bytes, head)
+        digest, embedding = weights_digest(folder), info.embedding_bytes
+        spec = ModelSpec(name, str(folder), digest, info.layer_bytes, head, embedding)
         return ServedModel(spec, info, Tokenizer(folder), _vocabulary(folder))
 
     def listing(self, loaded: str | None) -> list[dict[str, Any]]:

@@ -3,105 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations, pairwise
-from typing import Any
 
 import pytest
 
 from daemon import messages as msg
 from daemon.cluster import events as cl
-from daemon.cluster.machine import Cluster
-from daemon.cluster.rules import Rules
 from daemon.cluster.split import SplitError, balanced_split, ranges_of
-
-MODEL = cl.ModelSpec("toy", "/models/toy", "d1", (10,) * 8, 5)
-RULES = Rules("home", "a", 512)
-
-
-def node(name: str, incarnation: str = "n1") -> msg.NodeHello:
-    return msg.NodeHello(1, "0", name, incarnation, 10, name, "Linux", "3.12", 2, 1 << 30, 0)
-
-
-def stage(name: str, incarnation: str = "s1", pid: int = 20) -> msg.StageHello:
-    return msg.StageHello(1, "0", name, "n1", incarnation, pid, "0", "0", "cpu", "blas", 0)
-
-
-def loaded(name: str, load: msg.Load, incarnation: str = "s1") -> msg.Loaded:
-    held = (load.digest, load.start, load.end, f"tcp://{name}:1")
-    speed, memory = ([[1.0, 0.01]], 0.001, 0.002, True, "spans"), (1 << 30, [[0, 8, 0]], 64)
-    return msg.Loaded(name, incarnation, *held, 100, 9, 0.1, *speed, *memory, {"fp8": [1e-4, 1e-5]})
-
-
-def beat(name: str, incarnation: str = "s1", **changes: Any) -> msg.Heartbeat:
-    fields: dict[str, Any] = {
-        "pid": 20, "clock": 0.0, "epoch": 1, "digest": "d1", "start": 0, "end": 1,
-        "frames_received": 0, "frames_started": 0, "frames_finished": 0,
-        "microbatch": 0, "busy_seconds": 0.0, "loading": False, "bytes_loaded": 0,
-        "bytes_total": 0, "sequences": 0, "kv_bytes": 0, "resident_bytes": 0, "dropped": {},
-        "link": "up",
-    }  # fmt: skip
-    return msg.Heartbeat(name, incarnation, **(fields | changes))
-
-
-class World:
-    """A cluster whose stages answer at once, unless told not to."""
-
-    def __init__(self, *names: str) -> None:
-        self.cluster = Cluster(RULES, term=1)
-        self.now = 0.0
-        self.seen: list[cl.Action] = []
-        self.silent: set[str] = set()
-        self.incarnations = dict.fromkeys(names, "s1")
-        for name in names:
-            self.step(node(name))
-            self.step(stage(name))
-
-    def step(self, event: cl.Event) -> list[cl.Action]:
-        actions = self.cluster.step(event, self.now)
-        self.cluster.check_integrity()
-        self.seen += actions
-        for action in actions:
-            if isinstance(action, cl.ToStage) and action.node not in self.silent:
-                self.answer(action.node, action.message)
-        return actions
-
-    def answer(self, name: str, message: msg.Message) -> None:
-        incarnation = self.incarnations[name]
-        if isinstance(message, msg.Load):
-            self.step(loaded(name, message, incarnation))
-        elif isinstance(message, msg.Assign):
-            self.step(msg.Assigned(name, incarnation, message.epoch))
-
-    def want(self, split: tuple[int, ...] = (), nodes: tuple[str, ...] = ()) -> None:
-        self.step(cl.ModelWanted(MODEL, "tcp://a:9", nodes, split, at_once=True))
-
-    def tick(self, now: float, *beats: msg.Heartbeat) -> None:
-        """Time passes; every shardd and the stages of these heartbeats are alive."""
-        self.now = now
-        for one in beats:
-            self.step(one)
-        for name in self.incarnations:
-            self.step(msg.NodeHeartbeat(name, "n1", 1, 20))
-        self.step(cl.Tick())
-
-    def take(self, kind: type[Any]) -> list[Any]:
-        """Actions of this kind since the last take."""
-        found = [a for a in self.seen if isinstance(a, kind)]
-        self.seen = [a for a in self.seen if not isinstance(a, kind)]
-        return found
-
-    def messages(self, kind: type[Any]) -> Iterator[tuple[str, Any]]:
-        return (
-            (a.node, a.message)
-            for a in self.seen
-            if isinstance(a, (cl.ToStage, cl.ToNode)) and isinstance(a.message, kind)
-        )
-
-
-def notes(actions: Iterable[cl.Action]) -> list[str]:
-    return [a.kind for a in actions if isinstance(a, cl.Note)]
+from tests.machine.world import MODEL, RULES, World, beat, node, stage
 
 
 def test_a_wanted_model_is_loaded_assigned_and_up() -> None:
@@ -452,97 +363,3 @@ def test_no_split_is_better_than_the_balanced_one() -> None:
         ends = [(0, *cut, len(layers)) for cut in cuts]
         every = [[b - a for a, b in pairwise(end)] for end in ends]
         assert dearest(balanced_split(layers, head, stages)) == min(map(dearest, every))
-
-
-def gone(world: World, name: str, now: float) -> None:
-    """That machine is silent from 0 on; the others are alive until `now`."""
-    incarnation = world.incarnations.pop(name)
-    for second in range(1, int(now) + 1):
-        beats = [beat(other) for other in world.incarnations]
-        world.now = float(second)
-        for one in beats:
-            world.step(one)
-        for other in world.incarnations:
-            world.step(msg.NodeHeartbeat(other, "n1", 1, 20))
-        world.step(cl.Tick())
-    world.incarnations[name] = incarnation
-
-
-def test_the_others_go_on_without_a_node_that_does_not_come_back() -> None:
-    world = World("a", "b", "c")
-    world.want(split=(3, 3, 2))
-    world.take(cl.PipelineUp)
-    gone(world, "b", RULES.replan_after - 1)
-    assert (world.cluster.state, world.take(cl.PipelineUp)) == ("degraded", [])
-    gone(world, "b", RULES.replan_after + 1)
-    (up,) = world.take(cl.PipelineUp)
-    assert [(slot.node, len(slot.layers)) for slot in up.slots] == [("a", 4), ("c", 4)]
-    assert up.epoch == 2
-    assert "toy without b: a 0-3, c 4-7" in [n.text for n in world.take(cl.Note)]
-
-
-def test_it_is_a_spare_when_it_comes_back() -> None:
-    world = World("a", "b")
-    world.want(split=(4, 4))
-    gone(world, "b", RULES.replan_after + 1)
-    assert [slot.node for slot in world.cluster.slots] == ["a"]
-    world.take(cl.PipelineUp)
-    world.incarnations["b"] = "s2"
-    world.step(node("b", "n2"))
-    world.step(msg.StageHello(1, "0", "b", "n2", "s2", 20, "0", "0", "cpu", "blas", 0))
-    world.tick(world.now + 1)
-    assert world.cluster.state == "ready"
-    assert [slot.node for slot in world.cluster.slots] == ["a"]
-    assert world.take(cl.PipelineUp) == []
-
-
-def test_one_that_comes_back_in_time_has_its_layers_again() -> None:
-    world = World("a", "b")
-    world.want(split=(4, 4))
-    gone(world, "b", RULES.replan_after - 2)
-    world.take(cl.PipelineUp)
-    world.incarnations["b"] = "s2"
-    world.step(node("b", "n2"))
-    world.step(msg.StageHello(1, "0", "b", "n2", "s2", 20, "0", "0", "cpu", "blas", 0))
-    (up,) = world.take(cl.PipelineUp)
-    assert [(slot.node, len(slot.layers)) for slot in up.slots] == [("a", 4), ("b", 4)]
-
-
-def test_a_spare_takes_the_place() -> None:
-    world = World("a", "b", "spare")
-    world.want(split=(4, 4), nodes=("a", "b"))
-    gone(world, "b", RULES.replan_after + 1)
-    assert [slot.node for slot in world.cluster.slots] == ["a", "spare"]
-    assert world.cluster.state == "ready"
-
-
-def test_where_the_others_cannot_hold_it_the_cluster_waits_and_says_so() -> None:
-    world = World("a", "b")
-    world.want(split=(4, 4))
-    member = world.cluster.members["a"]
-    assert member.loaded
-    member.loaded = replace(member.loaded, kv_budget_bytes=10, weights_bytes=50)
-    gone(world, "b", RULES.replan_after + 1)
-    assert world.cluster.state == "degraded"
-    assert "b is lost, and the others cannot hold the model" in world.cluster.why_down
-    assert "85 bytes, the nodes have 60" in world.cluster.why_down
-    world.incarnations["b"] = "s2"
-    world.step(node("b", "n2"))
-    world.step(msg.StageHello(1, "0", "b", "n2", "s2", 20, "0", "0", "cpu", "blas", 0))
-    assert world.cluster.state == "ready"
-
-
-def test_a_stage_that_is_given_up_is_not_waited_for() -> None:
-    world = World("a", "b")
-    world.want(split=(4, 4))
-    world.step(msg.ChildExited("b", "n1", "stage", 20, "signal", "signal SIGKILL", 5, -1.0))
-    assert [slot.node for slot in world.cluster.slots] == ["a"]
-    assert world.cluster.state == "ready"
-
-
-def test_nobody_is_done_without_before_all_were_there() -> None:
-    world = World("a", "b")
-    world.silent.add("b")
-    world.want(split=(4, 4))
-    gone(world, "b", RULES.replan_after + 1)
-    assert [slot.node for slot in world.cluster.slots] == ["a", "b"]
