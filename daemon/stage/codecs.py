@@ -27,7 +27,7 @@ import numpy as np
 
 from daemon.engine import codecs as device
 from daemon.engine.model import ModelInfo
-from daemon.stage.tensors import to_array, to_tensor
+from daemon.stage.tensors import to_array, to_tensor, wire_type
 from transports.codecs import rows as reference
 from transports.codecs.choice import Cost
 from transports.codecs.layout import Codec, layout, obstacle
@@ -42,8 +42,10 @@ _CODECS = {dtype: codec for codec, dtype in _WIRE.items()}
 
 @dataclass(frozen=True, slots=True)
 class RowCoder:
-    """Writes and reads rows of `width` values of the model's `dtype`, as a stage sends and takes
-    them. `device_rows`: from how many rows on MLX does it, by codec; where nothing stands, never.
+    """Writes and reads rows of `width` values, as a stage sends and takes them. `dtype` is the
+    model's, which coded rows are read as; raw they stay of the type that the stage computes them
+    in, which may be a larger one: that of norms that are kept in float32, for example.
+    `device_rows`: from how many rows on MLX does it, by codec; where nothing stands, never.
     """
 
     width: int
@@ -68,19 +70,20 @@ class RowCoder:
             coded = np.array(lazy(rows), copy=False)
         else:
             # It has the buffer protocol, whose format NumPy does not look at: it knows no bfloat16.
-            stored = np.frombuffer(rows, reference.STORED[self.dtype])  # type: ignore[call-overload]
-            coded = reference.encode(codec, stored.reshape(count, self.width), self.dtype)
+            dtype = wire_type(rows)
+            stored = np.frombuffer(rows, reference.STORED[dtype])  # type: ignore[call-overload]
+            coded = reference.encode(codec, stored.reshape(count, self.width), dtype)
         return Tensor(_WIRE[codec], coded.shape, coded.data)
 
     def decode(self, tensor: Tensor) -> mx.array:
-        """[n, width] of the model's type. FrameError when the tensor, which came from a socket, is
-        not what `encode` of an equal RowCoder makes.
+        """[n, width]. FrameError when the tensor, which came from a socket, is not what `encode` of
+        an equal RowCoder makes.
         """
         codec = _CODECS.get(tensor.dtype, Codec.RAW)
         row = self.width
         if codec is not Codec.RAW and not obstacle(codec, self.width):
             row = layout(codec, self.width).row_bytes
-        elif tensor.dtype is not self.dtype:
+        elif tensor.dtype not in reference.STORED:
             raise FrameError("codec", f"{tensor.dtype.name} cannot be rows of {self._rows}")
         if tensor.shape[1:] != (row,) or not tensor.shape[0]:
             what = f"{tensor.dtype.name} {list(tensor.shape)}"
@@ -101,7 +104,7 @@ class RowCoder:
 
     @property
     def _rows(self) -> str:
-        return f"{self.width} values of {self.dtype.name}"
+        return f"{self.width} floating-point values"
 
 
 def measure(coder: RowCoder, chunk: int) -> tuple[RowCoder, dict[Codec, Cost]]:

@@ -17,12 +17,17 @@ _TO_WIRE = {
 _FROM_WIRE = {wire: dtype for dtype, wire in _TO_WIRE.items()}
 
 
+def wire_type(array: mx.array) -> DType:
+    """Of its elements. KeyError for a type that no frame holds."""
+    return _TO_WIRE[array.dtype]
+
+
 def to_tensor(array: mx.array) -> Tensor:
     """A view of an evaluated, row-contiguous array: no copy. It must not be changed until it is
     sent.
     """
     data = memoryview(array.view(mx.uint8))  # type: ignore[arg-type]  # it has the buffer protocol
-    return Tensor(_TO_WIRE[array.dtype], array.shape, data)
+    return Tensor(wire_type(array), array.shape, data)
 
 
 def to_array(tensor: Tensor) -> mx.array:

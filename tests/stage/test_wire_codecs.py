@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -11,7 +13,7 @@ import pytest
 
 from daemon.fidelity import Fidelity
 from daemon.stage.codecs import RowCoder
-from tests.engine.tiny import PROMPT, Tiny, load_split
+from tests.engine.tiny import PROMPT, Tiny, load_split, reference_tokens, save
 from tests.stage.coding import coded_tokens
 from tests.stage.test_pipeline import Rig
 from transports.codecs.layout import Codec
@@ -170,3 +172,24 @@ def test_rows_of_the_model_s_own_type(tiny: MakeTiny) -> None:
     coder = RowCoder.of(load_split(tiny("llama", None).folder, CUTS)[0].info)
     assert (coder.width, coder.dtype) == (64, DType.FLOAT32)
     assert coder.encode(Codec.RAW, mx.zeros((2, 64))).nbytes == 512
+
+
+@pytest.mark.parametrize("kept", ["norm", "embed"])
+def test_a_model_that_computes_in_a_larger_type_than_most_of_its_weights(
+    llama: Tiny, tmp_path: Path, kept: str
+) -> None:
+    weights = mx.load(str(llama.folder / "model.safetensors"))
+    assert isinstance(weights, dict)
+    mixed = {n: a if kept in n else a.astype(mx.bfloat16) for n, a in weights.items()}
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    save(folder, json.loads((llama.folder / "config.json").read_text()), mixed)
+    model = Tiny(folder, llama.layers, reference_tokens(folder, TOKENS))
+    rig = Tapped(model)
+    for fidelity, name in ((RAW, NAMES[RAW]), (FP8, NAMES[FP8])):
+        rig.submit(name, TOKENS, fidelity=fidelity)
+    rig.run()
+    assert RowCoder.of(rig.workers[0].stage.info).dtype is DType.BFLOAT16
+    assert {t.dtype for f in rig.between for t in f.tensors} == {DType.FP8_ROWS, DType.FLOAT32}
+    assert tuple(rig.tokens[NAMES[RAW]]) == model.reference
+    assert tuple(rig.tokens[NAMES[FP8]]) == coded(model, Codec.FP8)
