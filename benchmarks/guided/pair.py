@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.cluster import READY_SECONDS, PinnedCluster
 from benchmarks.guided.common import Findings, checked, total_rate
-from benchmarks.ladder import PROMPTS
+from benchmarks.paced.field import PROMPTS
 from benchmarks.paced.reference import Answer, Reference
 from benchmarks.report import Fact, at_least
 from benchmarks.requests import ClusterError, Requests
