@@ -129,6 +129,6 @@ def _layout(model: ModelSpec, hosts: Sequence[Host]) -> tuple[Slot, ...]:
 def _memory(member: Member) -> int:
     """For weights and KV: as its stage has measured, else what its machine has."""
     if member.loaded:
-        return member.loaded.kv_budget_bytes + member.loaded.weights_bytes
+        return member.loaded.memory_bytes
     whole = member.node.memory_bytes if member.node else 0
     return whole - whole // KEPT_SHARE

@@ -58,8 +58,8 @@ class Profiles:
             before = self.get(message.digest, message.node, machine)
             head = before.head_seconds if before else None
         seconds = max(0.0, step - message.head_seconds)
-        memory = message.kv_budget_bytes + message.weights_bytes
-        self._keep(message.digest, message.node, Profile(layers, seconds, head, memory, machine))
+        profile = Profile(layers, seconds, head, message.memory_bytes, machine)
+        self._keep(message.digest, message.node, profile)
 
     def profiled(self, message: msg.Profiled, machine: str) -> None:
         layers = LayerRange(message.start, message.end)

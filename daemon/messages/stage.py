@@ -76,7 +76,8 @@ class Loaded:
     it warmed up, its predicted times before any work was seen: `step_seconds` are pairs of a number
     of sequences and the time of a step of so many, `head_seconds` those of norm, head and sampling
     in a step of one, 0 where they are not. `batching` says what of several sequences the
-    model takes together. `kv_footprints` are bits, bytes per token and bytes per sequence of each
+    model takes together. `memory_bytes` are for weights and KV, `kv_budget_bytes` for KV beside
+    these layers. `kv_footprints` are bits, bytes per token and bytes per sequence of each
     type of KV; `kv_reach` is by how many tokens a cache can always be cut exactly, None: by any.
     `codec_seconds` are two numbers for each wire codec that can write this model's rows: what a
     frame costs to encode and decode, and what each row of it does.
@@ -96,6 +97,7 @@ class Loaded:
     head_seconds: float
     compiled: bool
     batching: str
+    memory_bytes: int
     kv_budget_bytes: int
     kv_footprints: list[list[int]]
     kv_reach: int | None

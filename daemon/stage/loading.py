@@ -34,6 +34,7 @@ class Ready:
     stage: Stage
     speed: Speed
     seconds: float
+    memory: int
     kv_budget: int
     kv_footprints: dict[int, Footprint]
     coder: RowCoder
@@ -57,6 +58,7 @@ class Ready:
             self.speed.head,
             stage.compiled,
             stage.batching.value,
+            self.memory,
             self.kv_budget,
             [[bits, f.token_bytes, f.sequence_bytes] for bits, f in self.kv_footprints.items()],
             stage.reach,
@@ -84,7 +86,8 @@ def load_stage(
                 "give this node fewer layers, or set node.kv_memory",
             )
         seconds = time.monotonic() - began
-        return Ready(stage, speed, seconds, budget, footprints, coder, costs)
+        memory = max(usable_memory(node, machine_memory()), stage.weights_bytes + budget)
+        return Ready(stage, speed, seconds, memory, budget, footprints, coder, costs)
     except (RuntimeError, ValueError, MemoryError, OSError) as error:  # MLX's, the disk's
         log.exception("loading failed")
         raise LoadError(folder, str(error), "see `shardctl logs` of this node") from error
@@ -101,14 +104,21 @@ def check_digest(folder: Path, wanted: str) -> None:
         )
 
 
+def usable_memory(node: NodeConfig, memory: int) -> int:
+    """Bytes for weights and KV: what the reserve leaves of `max_memory`, or of the `memory` of the
+    machine.
+    """
+    memory = node.max_memory or memory
+    return max(0, memory - max(RESERVE, memory // 8))
+
+
 def kv_budget(node: NodeConfig, weights_bytes: int, memory: int) -> int:
     """Bytes for the KV of all sequences together: as configured, or what the machine's `memory` has
     beside weights and reserve.
     """
     if node.kv_memory is not None:
         return node.kv_memory
-    memory = node.max_memory or memory
-    return memory - weights_bytes - max(RESERVE, memory // 8)
+    return usable_memory(node, memory) - weights_bytes
 
 
 def machine_memory() -> int:

@@ -16,7 +16,7 @@ from daemon.engine.errors import LoadError
 from daemon.engine.model import read_model
 from daemon.engine.stage import Stage
 from daemon.layers import LayerRange
-from daemon.stage.loading import check_digest, kv_budget, machine_memory
+from daemon.stage.loading import check_digest, machine_memory, usable_memory
 
 log = logs.get("stage")
 MOST_LAYERS = 4  # so many tell what one costs beside what every pass does
@@ -54,6 +54,6 @@ def _measured(asked: msg.Profile, folder: Path, node: NodeConfig) -> msg.Profile
         min(speed.decode)[1] - speed.head,
         speed.prefill,
         head,
-        max(0, kv_budget(node, 0, machine_memory())),
+        usable_memory(node, machine_memory()),
         "",
     )

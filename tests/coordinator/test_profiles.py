@@ -17,7 +17,7 @@ BYTES = (100, 100, 100, 300)
 
 def loaded(start: int, end: int, step: float, head: float = 0.0) -> msg.Loaded:
     held, speed = (DIGEST, start, end, "tcp://a:1", 70, 9, 0.1), ([[1.0, step]], 0.1, head)
-    return msg.Loaded("a", "i", *held, *speed, True, "spans", 30, [[0, 8, 0]], None, {})
+    return msg.Loaded("a", "i", *held, *speed, True, "spans", 100, 30, [[0, 8, 0]], None, {})
 
 
 def profiled(**changes: object) -> msg.Profiled:

@@ -12,7 +12,7 @@ from daemon import messages as msg
 
 def loaded(footprints: list[list[int]], codecs: dict[str, list[float]] | None = None) -> msg.Loaded:
     held, speed = ("d", 0, 4, "tcp://a:1", 100, 9, 0.1), ([[1.0, 0.1]], 0.1, 0.0, True, "spans")
-    return msg.Loaded("a", "i", *held, *speed, 1 << 30, footprints, None, codecs or {})
+    return msg.Loaded("a", "i", *held, *speed, 1 << 31, 1 << 30, footprints, None, codecs or {})
 
 
 SAMPLES: list[msg.Message] = [

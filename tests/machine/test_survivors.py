@@ -45,7 +45,7 @@ def holds(world: World, name: str, nbytes: int) -> None:
     """So much its stage has for weights and KV."""
     member = world.cluster.members[name]
     assert member.loaded
-    member.loaded = replace(member.loaded, kv_budget_bytes=nbytes - 50, weights_bytes=50)
+    member.loaded = replace(member.loaded, memory_bytes=nbytes)
 
 
 def test_the_others_go_on_without_a_node_that_does_not_come_back() -> None:

@@ -24,7 +24,10 @@ def stage(name: str, incarnation: str = "s1", pid: int = 20) -> msg.StageHello:
 
 def loaded(name: str, load: msg.Load, incarnation: str = "s1") -> msg.Loaded:
     held = (load.digest, load.start, load.end, f"tcp://{name}:1")
-    speed, memory = ([[1.0, 0.01]], 0.001, 0.002, True, "spans"), (1 << 30, [[0, 8, 0]], 64)
+    speed, memory = (
+        ([[1.0, 0.01]], 0.001, 0.002, True, "spans"),
+        (1 << 31, 1 << 30, [[0, 8, 0]], 64),
+    )
     return msg.Loaded(name, incarnation, *held, 100, 9, 0.1, *speed, *memory, {"fp8": [1e-4, 1e-5]})
 
 

@@ -32,6 +32,12 @@ def test_a_model_is_measured(architecture: str, tiny: MakeTiny) -> None:
     assert done.memory_bytes == 6 << 30
 
 
+def test_memory_is_that_of_weights_and_kv_though_kv_has_a_bound(tiny: MakeTiny) -> None:
+    model = tiny("llama", None)
+    node = NodeConfig(name="n", max_memory=8 << 30, kv_memory=1 << 30)
+    assert profile(asked(model.folder), model.folder, node).memory_bytes == 6 << 30
+
+
 def test_other_weights_are_not(tiny: MakeTiny) -> None:
     model = tiny("llama", None)
     done = profile(asked(model.folder, "0" * 64), model.folder, NodeConfig(name="n"))
