@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,8 @@ class Planning:
         self._profiles = Profiles(coordinator.config.node.state_dir / "profiles.json")
         # Not from 1: stages may still answer a coordinator that was here before.
         self._rounds: Rounds[msg.Profiled] = Rounds(secrets.randbits(48))
+        self._measuring = False
+        self._behind: list[Callable[[], object]] = []  # plans that wait for the round of another
 
     def tick(self, now: float) -> None:
         self._rounds.tick(now)
@@ -80,7 +82,7 @@ class Planning:
         self, answer: Answer, model: ServedModel, wishes: Wishes, context: int | None
     ) -> None:
         """Have those that are not known measure themselves, unless requests would wait for it."""
-        there = [m for m in self._there() if m.name not in wishes.exclude]
+        there = [m for m in self._there(wishes) if m.name not in wishes.exclude]
         if not there:
             why = "no node has a stage that could hold layers"
             answer.fail(EXIT_FAILED, "nothing to plan with", why, "see `shardctl nodes`")
@@ -95,23 +97,36 @@ class Planning:
             why |= dict.fromkeys(silent, f"it did not answer within {PROFILE_SECONDS:g} s")
             why |= {name: report.why for name, report in reports.items()}
             self._place(answer, model, wishes, context, why)
+            if idle:
+                self._next()
 
         if not idle:
             ended({}, (), False)
             return
-        number = self._rounds.begin(idle, time.monotonic() + PROFILE_SECONDS, ended)
         answer.chunk({"measuring": idle})
+        if self._measuring:  # a stage does one thing after another, and what it tells serves all
+            self._behind.append(partial(self._measure, answer, model, wishes, context))
+            return
+        self._measuring = True
+        number = self._rounds.begin(idle, time.monotonic() + PROFILE_SECONDS, ended)
         spec, term = model.spec, self._of.cluster.term
         for name in idle:
             asked = msg.Profile(term, number, spec.name, spec.folder, spec.digest)
             self._of.to_stage(name, asked)
 
-    def _there(self) -> list[Member]:
-        """Nodes that could hold layers; the coordinator's own first, the others by name."""
-        local = self._of.cluster.rules.local_node
+    def _next(self) -> None:
+        self._measuring = False
+        behind, self._behind = self._behind, []
+        for measure in behind:
+            measure()
+
+    def _there(self, wishes: Wishes) -> list[Member]:
+        """Nodes that could hold layers, in the order in which `model load` takes them."""
+        named = self._of.nodes_of(wishes.split)
+        order, local = {name: i for i, name in enumerate(named)}, self._of.cluster.rules.local_node
         members = self._of.cluster.members.values()
         there = [m for m in members if m.stage and not m.draining]
-        return sorted(there, key=lambda m: (m.name != local, m.name))
+        return sorted(there, key=lambda m: (order.get(m.name, len(order)), m.name != local, m.name))
 
     def _profile(self, model: ServedModel, member: Member) -> Profile | None:
         return self._profiles.get(model.spec.digest, member.name, _machine(member))
@@ -130,7 +145,7 @@ class Planning:
             info.layer_bytes, info.embedding_bytes, head, info.kv_bytes_per_token_per_layer
         )
         measured, missing = [], {}
-        there = self._there()
+        there = self._there(wishes)
         for member in there:
             if profile := self._profile(model, member):
                 measured.append(
@@ -158,6 +173,8 @@ class Planning:
     def _hops(self) -> dict[tuple[str, str], Hop]:
         """Of the links that are in use, what was measured."""
         of = self._of
+        if not of.cluster.up:
+            return {}  # what is known is of a layout that is not there any more
         times = of.scheduler.stats.as_dict(time.monotonic())["hops"]
         names = [COORDINATOR, *(slot.node for slot in of.cluster.slots), COORDINATOR]
         between = [None, *of.scheduler.hops.as_dict(), None]

@@ -237,10 +237,15 @@ class Coordinator:
         if self.model is None or self.model.spec.digest != model.spec.digest:
             self.scheduler.residency.forget()
         self.model = model
+        nodes = self.nodes_of(split)
+        self.happened(cl.ModelWanted(model.spec, results, nodes, split, at_once))
+
+    def nodes_of(self, split: tuple[int, ...]) -> tuple[str, ...]:
+        """Who holds it, in order, as configured; none: this node, then the others by name."""
         nodes = self.config.coordinator.nodes
         if split and len(split) != len(nodes):
             nodes = nodes[: len(split)] if len(split) < len(nodes) else ()
-        self.happened(cl.ModelWanted(model.spec, results, nodes, split, at_once))
+        return nodes
 
     def unwant(self) -> None:
         """Unload; what runs is cancelled."""

@@ -71,6 +71,13 @@ def test_wishes_win() -> None:
     assert (c.name, c.pinned, c.memory_bytes) == ("c", None, 7)
 
 
+def test_a_split_is_over_the_nodes_as_they_stand_also_those_that_are_not_known_enough() -> None:
+    with pytest.raises(PlacementError, match="the split has layers for b"):
+        Wishes(split=(1, 2)).apply((HOSTS[0], HOSTS[2]), NAMES)
+    c, b = Wishes(split=(1, 2)).apply(HOSTS[1:][::-1], ("c", "b", "a"))
+    assert (c.name, c.pinned, b.pinned) == ("c", LayerRange(0, 1), LayerRange(1, 3))
+
+
 def test_a_split_leaves_nothing_open() -> None:
     a, b = Wishes(split=(1, 2)).apply(HOSTS, NAMES)
     assert (a.pinned, b.pinned) == (LayerRange(0, 1), LayerRange(1, 3))

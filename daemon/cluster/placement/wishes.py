@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from daemon.cluster.placement.problem import Host, Objective, PlacementError
@@ -12,7 +12,7 @@ from daemon.layers import LayerRange
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """`split` are layers per stage over the nodes as they stand, nothing else is searched then.
+    """`split` are layers per stage over the nodes in their order; nothing else is searched then.
     `pins` by node, `memory` in bytes, for weights and KV.
     """
 
@@ -22,10 +22,10 @@ class Wishes:
     memory: Mapping[str, int] = field(default_factory=dict)
     exclude: frozenset[str] = frozenset()
 
-    def apply(self, hosts: Sequence[Host], known: Collection[str]) -> tuple[Host, ...]:
-        """The hosts as they are to be used; `known` are the nodes that there are, also those that
-        cannot be hosts. PlacementError for a node that is none of them, or pinned and excluded;
-        SplitError for a split that does not fit the model.
+    def apply(self, hosts: Sequence[Host], known: Sequence[str]) -> tuple[Host, ...]:
+        """The hosts as they are to be used; `known` are the nodes that there are, in their order,
+        also those that cannot be hosts. PlacementError for a node that is none of them, or pinned
+        and excluded; SplitError for a split that does not fit the model.
         """
         for name in (*self.pins, *self.memory, *sorted(self.exclude)):
             if name not in known:
@@ -37,11 +37,14 @@ class Wishes:
         if self.split:
             if pins:
                 raise PlacementError("a split says all: nothing can be pinned beside it")
-            if len(self.split) > len(left):
-                raise PlacementError(f"{len(self.split)} stages, but {len(left)} nodes")
+            there = [name for name in known if name not in self.exclude]
+            if len(self.split) > len(there):
+                raise PlacementError(f"{len(self.split)} stages, but {len(there)} nodes")
+            names = there[: len(self.split)]
+            left = [host for host in left if host.name in names]
+            if unknown := sorted(set(names) - {host.name for host in left}):
+                raise PlacementError(f"the split has layers for {', '.join(unknown)}")
             layers = len(left[0].layer_seconds)
-            left = left[: len(self.split)]
-            names = [host.name for host in left]
             pins = dict(zip(names, ranges_of(self.split, layers), strict=True))
         return tuple(
             replace(
