@@ -166,7 +166,7 @@ class StageProcess:
                 self._unload()
             case msg.Profile():  # for seconds: the coordinator asks none that serves
                 folder = Path(self._config.models.get(message.model, message.folder))
-                self._control.say(profile(message, folder, self._config.node))
+                self._control.say(profile(message, folder, self._config.node, self._reading))
             case msg.Revoke():
                 if self._worker:
                     self._worker.ledger.revoke(message.sequence, message.attempt)
@@ -222,6 +222,9 @@ class StageProcess:
 
     def _loading(self, done: int, total: int) -> None:
         self._progress.bytes_loaded, self._progress.bytes_total = done, total
+        self._reading(done, total)
+
+    def _reading(self, done: int, total: int) -> None:
         if self._stopping:
             raise Stopped
 
@@ -290,10 +293,8 @@ class StageProcess:
         if self._assigned:
             a = self._assigned
             log.warning("frame not handed over: %s", why)
-            failed = msg.LinkFailed(
-                self._node, self._incarnation, a.epoch, a.stage, microbatch, why
-            )
-            self._control.say(failed)
+            place = (self._node, self._incarnation, a.epoch, a.stage)
+            self._control.say(msg.LinkFailed(*place, microbatch, why))
 
     def _count(self, cause: str) -> None:
         self._progress.dropped[cause] = self._progress.dropped.get(cause, 0) + 1

@@ -4,6 +4,7 @@ again.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,11 +23,15 @@ log = logs.get("stage")
 MOST_LAYERS = 4  # so many tell what one costs beside what every pass does
 
 
-def profile(asked: msg.Profile, folder: Path, node: NodeConfig) -> msg.Profiled:
-    """Takes seconds. What goes wrong is the answer's `why`."""
+def profile(
+    asked: msg.Profile, folder: Path, node: NodeConfig, progress: Callable[[int, int], None]
+) -> msg.Profiled:
+    """Takes seconds. What goes wrong is the answer's `why`. What `progress` raises passes through;
+    it is called with bytes read and bytes in all of what is read at a time.
+    """
     failed = msg.Profiled(asked.query, node.name, asked.digest, 0, 0, 0.0, 0.0, 0.0, 0, "")
     try:
-        return _measured(asked, folder, node)
+        return _measured(asked, folder, node, progress)
     except LoadError as error:
         why = str(error)
     except (RuntimeError, ValueError, MemoryError, OSError) as error:  # MLX's, the disk's
@@ -37,14 +42,17 @@ def profile(asked: msg.Profile, folder: Path, node: NodeConfig) -> msg.Profiled:
     return replace(failed, why=why)
 
 
-def _measured(asked: msg.Profile, folder: Path, node: NodeConfig) -> msg.Profiled:
+def _measured(
+    asked: msg.Profile, folder: Path, node: NodeConfig, progress: Callable[[int, int], None]
+) -> msg.Profiled:
     check_digest(folder, asked.digest)
     total = read_model(folder).layers
     count = min(MOST_LAYERS, total)
     start = (total - count) // 2  # the first and the last ones are the odd ones, where any are
     layers = LayerRange(start, start + count)
-    speed = Stage.load(folder, layers).warm()
-    head = speed.head or Stage.load(folder, LayerRange(total - 1, total)).head_seconds()
+    speed = Stage.load(folder, layers, progress=progress).warm()
+    last = LayerRange(total - 1, total)
+    head = speed.head or Stage.load(folder, last, progress=progress).head_seconds()
     return msg.Profiled(
         asked.query,
         node.name,
