@@ -108,7 +108,7 @@ class Hops:
         if self._wish == AUTO:
             reused = {
                 other: hit[1] if (hit := index.match(other, prompt, reach)) else 0
-                for other in {found, *index.fidelities}
+                for other in (found, *index.fidelities)
                 if other.kv_bits == kv_bits and self._might_choose(other)
             }
             most = max(reused, key=lambda other: (reused[other], other == found))

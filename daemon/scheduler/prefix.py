@@ -88,7 +88,7 @@ class PrefixIndex:
 
     @property
     def fidelities(self) -> list[Fidelity]:
-        """Of all that was ever entered."""
+        """Of all entries, each once, in the order in which they came up."""
         return list(self._tries)
 
     @property
@@ -105,7 +105,10 @@ class PrefixIndex:
     def remove(self, sequence: bytes) -> None:
         entry = self.entries.pop(sequence, None)
         if entry is not None:
-            self._tries[entry.fidelity].remove(entry.tokens, sequence)
+            trie = self._tries[entry.fidelity]
+            trie.remove(entry.tokens, sequence)
+            if not trie:
+                del self._tries[entry.fidelity]
 
     def trim(self, sequence: bytes, length: int) -> None:
         """Not every stage holds more than the first `length` tokens any more; some still may. Its
@@ -158,6 +161,7 @@ class PrefixIndex:
 
     def check_integrity(self) -> None:
         for trie in self._tries.values():
+            assert trie, "prefix: a trie without entries"
             trie.check_integrity()
         listed = 0
         for sequence, entry in self.entries.items():

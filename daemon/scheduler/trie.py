@@ -35,6 +35,10 @@ class TokenTrie:
     def __init__(self) -> None:
         self._root = _Node((), None)
 
+    def __bool__(self) -> bool:
+        """Whether there is any sequence."""
+        return bool(self._root.children or self._root.ends)
+
     def add(self, tokens: Tokens, sequence: bytes) -> None:
         node, at = self._root, 0
         while at < len(tokens):

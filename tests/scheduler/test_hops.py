@@ -156,6 +156,15 @@ def test_auto_goes_on_from_what_is_held() -> None:
     assert chosen(slow, index) == CODED
 
 
+def test_of_equally_good_ones_auto_takes_the_one_that_came_up_first() -> None:
+    both = [Fidelity(0, ((layer, Codec.FP8),)) for layer in (2, 4)]
+    for order in (both, both[::-1]):
+        made, index = hops("auto", stages=3), PrefixIndex()
+        for i, fidelity in enumerate(order):
+            index.add(Entry(bytes([i]) * 16, fidelity, PROMPT, 1, 0.0, 0.0))
+        assert chosen(made, index) == order[0]
+
+
 def test_auto_does_not_take_what_it_would_never_choose() -> None:
     made, index = hops("auto"), PrefixIndex()
     for i, fidelity in enumerate(

@@ -45,6 +45,16 @@ def test_what_saves_little_is_no_match() -> None:
     assert found(made, LONG[:MIN_REUSE]) is None, "of which the last is computed anyway"
 
 
+def test_nothing_is_left_of_what_nobody_has_any_more() -> None:
+    made = index(entry(A, LONG[:40], kv_bits=8), entry(B, LONG[:30]), entry(C, LONG[:20]))
+    made.remove(A)
+    made.remove(B)
+    assert made.fidelities == [Fidelity()]
+    made.check_integrity()
+    made.remove(C)
+    assert made.fidelities == []
+
+
 def test_other_bits_are_other_kv() -> None:
     made = index(entry(A, LONG[:40], kv_bits=8), entry(B, LONG[:30]))
     assert found(made, LONG) == (B, 30)
