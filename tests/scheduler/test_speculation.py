@@ -435,6 +435,40 @@ def test_a_token_does_not_wait_for_ever() -> None:
     assert h.frames[1].tokens == (3,)
 
 
+def waited_in_vain() -> Harness:
+    """A repeats itself now, though not as a rule; the draft might have said so, but did not."""
+    h = Harness(guessing=True, token_millis=30)
+    h.keep(h.scheduler.draft_ready(0.01, h.now))
+    h.submit(request(A, PROMPT, 100))
+    for _ in range(30):
+        next(iter(h.scheduler.sequences())).lookup.acceptance.judge(False)
+    h.computed(h.frames[0], 3)
+    wake = h.scheduler.next_wake()
+    assert (len(h.frames), wake is None) == (1, False)
+    h.tick(wake or 0.0)
+    return h
+
+
+def test_what_the_draft_does_not_say_the_sequence_itself_may() -> None:
+    h = waited_in_vain()
+    first, second = h.frames[1:3]
+    assert (*first.tokens, *second.tokens) == (3, 4, 5, 6, 7, 8, 1, 2)[: 2 * len(first.tokens)]
+    h.computed(first, *first.tokens[1:], second.tokens[0])
+    assert len(h.frames) > 3, "it is not waited for again"
+    assert h.frames[3].spans[0].attempt == 1
+
+
+def test_a_draft_that_answers_after_all_is_waited_for_again() -> None:
+    h = waited_in_vain()
+    draft = h.scheduler._dispatch.speculator.draft
+    assert not draft.brings(A)
+    assert draft.wait == 0.0
+    h.keep(h.scheduler.drafted(A, 11, History((*PROMPT, 3)).hash_at(11), (77,), h.now))
+    assert h.scheduler.status()["speculation"]["late"] == 1, "4 is under way in that place"
+    assert draft.brings(A)
+    assert draft.wait > 0.0, "it is known now how long it takes"
+
+
 def test_nobody_holds_while_the_pipeline_is_down() -> None:
     h = held_back()
     h.keep(h.scheduler.configure(None, h.now))

@@ -81,7 +81,7 @@ def test_where_memory_is_short_no_token_is_lost_or_doubled(kind: str) -> None:
 @pytest.mark.parametrize("crowd", [False, True])
 @pytest.mark.parametrize("kind", ["calm", "losses", "all"])
 def test_those_that_begin_alike_never_wait_for_nothing(kind: str, crowd: bool) -> None:
-    happened = run(range(200, 225), KINDS[kind], crowd=crowd, alike=True)
+    happened = run(range(200, 235), KINDS[kind], crowd=crowd, alike=True)
     assert happened["followed"] > 30
 
 

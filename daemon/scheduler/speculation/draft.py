@@ -15,12 +15,14 @@ WEIGHT = 0.125  # of a new measurement
 @dataclass(slots=True)
 class _Talk:
     """`told`: tokens of the history that the draft has; `until`: the length up to which it was
-    asked to guess; `since`: when that was, until the first guess is here.
+    asked to guess; `since`: when that was, until the first guess is here. `vain`: it was waited for
+    in vain since it last answered.
     """
 
     told: int = 0
     until: int = 0
     since: float | None = None
+    vain: bool = False
 
 
 class Draft:
@@ -77,9 +79,23 @@ class Draft:
             talk.told, talk.until = min(talk.told, held), 0
         return talk is not None
 
+    def brings(self, sequence: bytes) -> bool:
+        """Whether guesses are to be expected of it. One that hangs, or has no room for a sequence,
+        is not waited for again before it has answered.
+        """
+        talk = self._talks.get(sequence)
+        return self.here and not (talk and talk.vain)
+
+    def in_vain(self, sequence: bytes) -> None:
+        """It was waited for, and has brought nothing."""
+        if talk := self._talks.get(sequence):
+            talk.vain = True
+
     def heard(self, sequence: bytes, guesses: int, now: float) -> None:
         """So many guesses came at once, the first since something was asked, perhaps."""
         talk = self._talks.get(sequence)
+        if talk:
+            talk.vain = False
         if talk and talk.since is not None:
             waited = max(0.0, now - talk.since - guesses * self.each)
             self.wait += WEIGHT * (waited - self.wait) if self.wait else waited

@@ -40,7 +40,7 @@ class FromItself:
 
 class Speculator:
     """Guesses come from the sequences themselves where these have been right about as often as
-    guesses are, else from the draft model, where there is one.
+    guesses are, else from the draft model, where there is one that answers.
     """
 
     def __init__(self, enabled: bool, guesser: Guesser | None = None) -> None:
@@ -85,7 +85,7 @@ class Speculator:
         """Whether the known tokens of a sequence wait for guesses that the draft is to bring; not
         for much longer than these take as a rule.
         """
-        if not self.draft.here:
+        if not self.draft.brings(sequence.id):
             return False
         tempo = self._tempo(sequence)
         wanted = min(tempo.first, self._room(sequence))
@@ -107,8 +107,8 @@ class Speculator:
     def beside(self, sequence: Sequence) -> int:
         """How many guesses go with the known tokens of a sequence that decodes."""
         tempo = self._tempo(sequence)
-        if self._holds:
-            self._holds.pop(sequence.id, None)
+        if self._holds.pop(sequence.id, None) and not sequence.guesses:
+            self.draft.in_vain(sequence.id)
         if not tempo.first:
             if not sequence.generated % PROBE:
                 self._fill(sequence, 1)  # it is watched, and not sent
@@ -124,7 +124,8 @@ class Speculator:
         wanted = sequence.assumed + tempo.after
         self._fill(sequence, wanted)
         there = len(sequence.guesses) - sequence.assumed
-        if self.draft.here and there < min(tempo.after, self._room(sequence) - sequence.assumed):
+        whole = min(tempo.after, self._room(sequence) - sequence.assumed)
+        if there < whole and self.draft.brings(sequence.id):
             return 0  # more are on their way
         self.counts["frames_ahead"] += there > 0
         return self._counted(min(tempo.after, there))
@@ -171,7 +172,8 @@ class Speculator:
         line = [*sequence.history.tokens[position:]]
         line += islice(sequence.guesses.tokens, max(0, position - len(sequence.history)), None)
         if [*tokens[: len(line)]] != line[: len(tokens)]:
-            self.counts["late"] += 1
+            self.counts["late"] += 1  # something else is assumed by now, but it answers
+            self.draft.heard(sequence.id, len(tokens), now)
             return
         new = tokens[len(line) : len(line) + max(0, self._room(sequence) - len(sequence.guesses))]
         if new:
@@ -219,12 +221,13 @@ class Speculator:
     def _fill(self, sequence: Sequence, wanted: int) -> None:
         """Have so many guesses, if there are any to be had at once."""
         lacking = min(wanted, self._room(sequence)) - len(sequence.guesses)
-        if lacking > 0 and self._enabled and (not self.draft.here or _repeats_itself(sequence)):
+        own = _repeats_itself(sequence) or not self.draft.brings(sequence.id)
+        if lacking > 0 and self._enabled and own:
             sequence.guess(self._guesser.guess(sequence, lacking))
 
     def _needs_draft(self, sequence: Sequence) -> bool:
         """Whether there is one, and nothing else says what comes after its guesses."""
-        if not self.draft.here:
+        if not self.draft.brings(sequence.id):
             return False
         return not (_repeats_itself(sequence) and self._guesser.guess(sequence, 1))
 
