@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from benchmarks.limit import batches, best_batches, first_token
@@ -19,6 +20,7 @@ from benchmarks.paced.plan import Kept
 from benchmarks.paced.reference import Reference
 from benchmarks.report import Check, Fact, Table, at_least, at_most
 from benchmarks.requests import Stream
+from transports.codecs.layout import Codec
 
 SLOW_DIRECT = 8.0  # so that a real socket fits into a hop of 0.3 ms
 SEED_RATE = 15.9
@@ -74,7 +76,7 @@ def run(options: Options) -> tuple[list[Check], list[Fact], list[str], Table]:
         "Guesses are an oracle's, right as often as is said, from a draft process that takes 3 ms "
         "for each, or at once where that is said; for both columns. The limit is the best fixed "
         "plan in hindsight: it need not find out how often guesses are right.",
-        "Left out until there is what it needs: fp8 on the wire.",
+        "With fp8 on the wire the tokens are those of one process that codes hidden states alike.",
         *reference.different,
     ]
     head = ("row", "the seed hopes for", "ours", "limit", "of the limit", "limit's plan")
@@ -97,6 +99,16 @@ def _baseline(field: Field) -> None:
     field.checks.append(
         Check("paced.baseline_vs_seed", round(ratio, 4), "0.95 to 1.05", 0.95 <= ratio <= 1.05)
     )
+
+
+def _coded(field: Field) -> None:
+    """Its tokens are compared with those of one process that codes hidden states as well."""
+    pace = replace(TWO, codec=Codec.FP8)
+    with field.reference.coded(pace.layers, pace.codec) as reference:
+        answers = [reference.answer(reference.ids(PROMPTS[0]), field.length(TOKENS))]
+        with field.cluster(pace) as paced:
+            ours = field.streams(paced, answers)
+    field.add(Row("fp8 on the wire", "~21", ours, 1 / pace.round_seconds(1)), "fp8", 0.97)
 
 
 def _direct(field: Field) -> None:
@@ -168,6 +180,7 @@ def _ended(stream: Stream) -> bool:
 
 MEASURES: tuple[Callable[[Field], None], ...] = (
     _baseline,
+    _coded,
     guessed.three_nodes,
     _batching,
     guessed.two_nodes,

@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from itertools import accumulate
 from typing import Any, Self
 
+from transports.codecs.layout import Codec, encoded_bytes
+from transports.frame import DType
+
 MS = 1e-3
 WIDTH = 2048  # values in a virtual row
 FULL_ROW = 4 * WIDTH  # bytes of one in fp32
@@ -33,13 +36,18 @@ class Link:
 class Pace:
     """`layers` of the real model and the seconds of a one-token pass, for each stage. Between two
     stages is a hop of hidden states; one of token ids leads from the last stage to the
-    coordinator, which sits beside the first. `row_bytes`: of a virtual row as it travels.
+    coordinator, which sits beside the first. Hidden states are written in `codec`.
     """
 
     layers: tuple[int, ...]
     passes: tuple[float, ...]
     link: Link = Link()
-    row_bytes: float = FULL_ROW
+    codec: Codec = Codec.RAW
+
+    @property
+    def row_bytes(self) -> int:
+        """Of a virtual row as it travels."""
+        return encoded_bytes(self.codec, WIDTH, 1, DType.FLOAT32)
 
     def pass_seconds(self, stage: int, tokens: int) -> float:
         return self.passes[stage] * (1 + FURTHER * (tokens - 1))
@@ -70,4 +78,4 @@ class Pace:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         link = Link(**data["link"])
-        return cls(tuple(data["layers"]), tuple(data["passes"]), link, data["row_bytes"])
+        return cls(tuple(data["layers"]), tuple(data["passes"]), link, Codec(data["codec"]))

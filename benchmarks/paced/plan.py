@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Self
 
 from benchmarks.paced.oracle import Script
-from benchmarks.paced.pace import VARIABLE, WIDTH, Pace
+from benchmarks.paced.pace import VARIABLE, Pace
 from benchmarks.paced.timing import wait_until
+from transports.codecs.layout import encoded_bytes
+from transports.frame import DType
 
 ALLOWED_OVERRUNS = 0.01  # share of the passes, or hops, that may take longer than they should
 
@@ -39,10 +41,11 @@ class PacedPlan:
 
     def hop_seconds(self, ids: bool, payload: int) -> float:
         """Real seconds that a frame takes with token ids, or with so many bytes of hidden states;
-        a row of the model counts like one of `WIDTH` values.
+        a row of the model counts like a virtual one.
         """
-        link = self.pace.link
-        return self.slow * (link.ids if ids else link.hidden(payload * WIDTH / self.hidden_size))
+        pace = self.pace
+        rows = payload / encoded_bytes(pace.codec, self.hidden_size, 1, DType.FLOAT32)
+        return self.slow * (pace.link.ids if ids else pace.link.hidden(rows * pace.row_bytes))
 
     def write(self, path: Path) -> None:
         data = {

@@ -43,6 +43,14 @@ class Reference(AbstractContextManager["Reference"]):
         said = self._worker.ask(op="decode", prompt=list(prompt), tokens=tokens)["ids"]
         return Answer(tuple(prompt), tuple(said))
 
+    def coded(self, split: Sequence[int], codec: str) -> Reference:
+        """What a model says whose hidden states are coded between its layers, in one process too.
+        Nothing but that process is its own.
+        """
+        layers = ",".join(map(str, split))
+        arguments = ["--folder", str(TARGET), "--split", layers, "--codec", codec]
+        return Reference(TARGET, Worker("benchmarks.baseline_coded", arguments))
+
     def compare(self, stream: Stream, answer: Answer) -> None:
         """As `compare_ids`, and the prompt too."""
         if stream.reply["prompt_tokens"] != len(answer.prompt):

@@ -20,6 +20,7 @@ from benchmarks.limit import (
     guessed_batches,
 )
 from benchmarks.paced.pace import FULL_ROW, Link, Pace
+from transports.codecs.layout import Codec
 
 TWO = Pace((6, 2), (0.030, 0.027))
 THREE = Pace((3, 3, 2), (0.020, 0.020, 0.017))
@@ -36,7 +37,7 @@ def bernoulli(acceptance: float, tokens: int) -> list[bool]:
     [
         (TWO, 1 / 0.063),
         (TWO.with_link(Link().quicker(10)), 1 / 0.0576),
-        (replace(TWO, row_bytes=FULL_ROW / 4), 1 / 0.0615),
+        (replace(TWO, codec=Codec.FP8), 1 / (0.061 + 0.002 * 2082 / FULL_ROW)),
         (THREE, 1 / 0.066),
     ],
 )
