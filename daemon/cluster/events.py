@@ -124,7 +124,7 @@ class PipelineUp:
     mixed: bool  # every stage takes several positions of several sequences at once
     memory: tuple[StageMemory, ...]
     codec_costs: tuple[Mapping[Codec, Cost], ...]  # of each stage, where it can use them
-    kept: Mapping[str, str]  # node -> incarnation of its stage: a new one holds no KV
+    kept: Mapping[str, tuple[str, LayerRange]]  # by node: another stage, or layers, hold no KV
 
     @classmethod
     def of(
@@ -142,7 +142,11 @@ class PipelineUp:
             all(one.batching == Batching.SPANS.value for one in loaded),
             tuple(m.memory for m in members),
             tuple(m.codec_costs for m in members),
-            {m.name: m.stage.incarnation for m in members if m.stage},
+            {
+                m.name: (m.stage.incarnation, slot.layers)
+                for m, slot in zip(members, slots, strict=True)
+                if m.stage
+            },
         )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from daemon import messages as msg
 from daemon.cluster import events as cl
 from daemon.coordinator.reception import INVENTORY
+from daemon.layers import LayerRange
 from daemon.ring import MAX_CHUNK_TOKENS, Ring
 from daemon.scheduler import actions as sc
 from daemon.scheduler.pipeline import Hop, Pipeline, StageCost
@@ -32,7 +33,7 @@ class Pipe:
         self._ring = ring
         self._todo: deque[sc.Action] = deque()
         self._performing = False
-        self._incarnations: dict[str, str] = {}  # of the stages in the last layout
+        self._kept: Mapping[str, tuple[str, LayerRange]] = {}  # of the last layout
 
     def up(self, up: cl.PipelineUp) -> None:
         """What runs goes on in this layout."""
@@ -51,10 +52,10 @@ class Pipe:
             up.memory,
             self._hops(up),
         )
-        # A stage process that was not in the last layout holds nothing: replay from the start at
-        # once, rather than wait for its Nack.
-        fresh = any(self._incarnations.get(n) != i for n, i in up.kept.items())
-        self._incarnations = dict(up.kept)
+        # A stage process that was not in the last layout, or had other layers there, holds nothing:
+        # replay from the start at once, rather than wait for its Nack.
+        fresh = any(self._kept.get(node) != stage for node, stage in up.kept.items())
+        self._kept = up.kept
         held: dict[bytes, int] | None = {} if fresh else None
         self.perform(self._of.scheduler.configure(pipeline, time.monotonic(), held))
         self._of.clients.streams.waiting(None)

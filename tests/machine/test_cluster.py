@@ -12,6 +12,7 @@ import pytest
 from daemon import messages as msg
 from daemon.cluster import events as cl
 from daemon.cluster.split import SplitError, balanced_split, ranges_of
+from daemon.layers import LayerRange
 from tests.machine.world import MODEL, RULES, World, beat, node, stage
 
 
@@ -76,7 +77,7 @@ def test_a_stage_that_was_replaced_is_loaded_again_in_a_new_epoch() -> None:
     assert [name for name, _ in world.messages(msg.Load)] == ["b"], "a kept its weights"
     (up,) = world.take(cl.PipelineUp)
     assert up.epoch == 2
-    assert up.kept == {"a": "s1", "b": "s2"}
+    assert up.kept == {"a": ("s1", LayerRange(0, 4)), "b": ("s2", LayerRange(4, 8))}
 
 
 def test_what_a_replaced_process_still_says_is_ignored() -> None:

@@ -12,6 +12,7 @@ from daemon.cluster import events as cl
 from daemon.cluster import survivors
 from daemon.cluster.placement import search
 from daemon.cluster.placement.problem import Placement
+from daemon.layers import LayerRange
 from tests.machine.world import RULES, World, beat, node, stage
 
 
@@ -58,6 +59,7 @@ def test_the_others_go_on_without_a_node_that_does_not_come_back() -> None:
     (up,) = world.take(cl.PipelineUp)
     assert [(slot.node, len(slot.layers)) for slot in up.slots] == [("a", 4), ("c", 4)]
     assert up.epoch == 2
+    assert up.kept == {"a": ("s1", LayerRange(0, 4)), "c": ("s1", LayerRange(4, 8))}
     assert "toy without b: a 0-3, c 4-7" in [n.text for n in world.take(cl.Note)]
 
 
