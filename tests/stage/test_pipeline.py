@@ -20,6 +20,7 @@ from daemon.scheduler.actions import Deliver, Finished, Inquire, Send
 from daemon.scheduler.pipeline import Limits, Pipeline, StageCost
 from daemon.scheduler.request import Request
 from daemon.scheduler.scheduler import Scheduler
+from daemon.scheduler.speculation.speculator import Guesser
 from daemon.stage.codecs import RowCoder
 from daemon.stage.worker import Worker
 from tests.engine.tiny import PROMPT, Tiny
@@ -51,6 +52,7 @@ class Rig:
         cuts: tuple[int, ...] = (0, 2, 4),
         limits: Limits | None = None,
         budget: int = 1 << 30,
+        guesser: Guesser | None = None,
     ) -> None:
         self.now = 0.0
         self.network = MemoryNetwork(random.Random(seed), clock=lambda: self.now)
@@ -66,7 +68,7 @@ class Rig:
             _worker(Stage.load(tiny.folder, LayerRange(a, b)), i, lambda: self.now)
             for i, (a, b) in enumerate(pairwise(cuts))
         ]
-        self.scheduler = Scheduler(limits or Limits())
+        self.scheduler = Scheduler(limits or Limits(), guesser)
         self.prompts: dict[bytes, tuple[int, ...]] = {}
         self.tokens: dict[bytes, list[int]] = {}
         self.finished: dict[bytes, Finished] = {}
@@ -89,10 +91,11 @@ class Rig:
         params: SamplingParams | None = None,
         fidelity: Fidelity | None = None,
         prompt: Sequence[int] = PROMPT,
+        stop: Sequence[int] = (),
     ) -> None:
         self.prompts[sequence] = tuple(prompt)
         params, fidelity = params or SamplingParams(), fidelity or Fidelity()
-        request = Request(sequence, tuple(prompt), count, params, fidelity=fidelity)
+        request = Request(sequence, tuple(prompt), count, params, frozenset(stop), fidelity)
         self.perform(self.scheduler.submit(request, self.now))
 
     def perform(self, actions: Any) -> None:
