@@ -14,7 +14,7 @@ from benchmarks.requests import Stream
 from benchmarks.rounds import Rounds
 from benchmarks.worker import Worker
 
-ROUNDS = 3
+ROUNDS = 2
 
 
 @dataclass(slots=True)

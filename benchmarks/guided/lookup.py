@@ -15,7 +15,7 @@ from benchmarks.repeating import repeating_llama
 from benchmarks.report import Fact
 from benchmarks.rounds import interleave, window_rate
 
-PROMPT, TOKENS = 16, 120
+PROMPT, TOKENS = 16, 96
 STREAMS = (1, 4)
 OFF, ON = "512 x 16, repeating, no speculation", "512 x 16, repeating, n-grams"
 

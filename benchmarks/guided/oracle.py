@@ -20,7 +20,7 @@ from benchmarks.rounds import interleave, rate
 from benchmarks.worker import Worker
 
 PROMPT = 16
-TOKENS, LONG = 150, 300
+TOKENS, LONG = 120, 300
 ACCEPTANCES = (0.0, 0.6, 0.8, 0.95)
 ASKED = 0.8
 ALONE, PARALLEL = "mlx-lm, one core, plain", "mlx-lm, tensor parallel over the ring, two cores"

@@ -24,7 +24,7 @@ from daemon.embedded import DRAFT, TARGET
 SPLIT = (4, 4)
 TOKENS = 200
 TEXTS = PROMPTS[:4]
-GUESSES = (2, 3, 4)  # of mlx-lm in every pass: the best of them counts
+GUESSES = (2, 3)  # of mlx-lm in every pass: the best of them counts
 ALONE = "embedded, mlx-lm, one core, plain"
 OFF, OURS = "embedded, shardbus, no speculation", "embedded, shardbus, the pair"
 LOOKUP = "embedded, shardbus, n-grams alone"

@@ -13,7 +13,8 @@ from daemon.scheduler.outbox import Outbox
 from daemon.scheduler.pipeline import Limits, Pipeline
 from daemon.scheduler.ready import ReadyQueue
 from daemon.scheduler.sequence import Sequence, SequenceStatus
-from daemon.scheduler.speculation.speculator import Guesser, Speculator
+from daemon.scheduler.speculation.guesser import Guesser
+from daemon.scheduler.speculation.speculator import Speculator
 from transports.frame import Fork, Frame, FrameKind, Span
 
 

@@ -29,7 +29,7 @@ from daemon.scheduler.request import (
 from daemon.scheduler.residency import Residency
 from daemon.scheduler.sequence import Sequence
 from daemon.scheduler.speculation.acceptance import Acceptance
-from daemon.scheduler.speculation.speculator import Guesser
+from daemon.scheduler.speculation.guesser import Guesser
 from daemon.scheduler.trace import PipelineStats
 from transports.frame import Departure, Frame, FrameKind, Reason, Span
 
@@ -296,6 +296,7 @@ class Scheduler:
             self.residency.proved(sequence, now)
         actions: list[Action] = []
         if delivered:
+            self._dispatch.speculator.delivered(sequence, len(delivered), now)
             logprobs = frame.logprobs.get(span.sequence)
             chosen = None if logprobs is None else tuple(logprobs[fresh : fresh + len(delivered)])
             actions.append(Deliver(sequence.id, first + fresh, delivered, chosen))

@@ -426,6 +426,31 @@ def test_a_token_waits_for_guesses_of_the_draft() -> None:
     assert h.frames[1].tokens == (3, 7)
 
 
+def test_nobody_waits_for_a_draft_that_is_not_worth_it() -> None:
+    h = held_back()
+    h.scheduler._dispatch.speculator._trial.drafting = False
+    h.tick(h.now)
+    assert h.frames[1].tokens == (3,)
+
+
+def test_what_is_delivered_decides_whether_a_draft_is_worth_it() -> None:
+    h = Harness(guessing=True, token_millis=30)
+    h.keep(h.scheduler.draft_ready(0.01, h.now))
+    h.submit(request(A, PROMPT, 500))
+    speculator = h.scheduler._dispatch.speculator
+    h.computed(h.frames[0], 3)
+    assert speculator._trial.drafting
+    sequence = next(iter(h.scheduler.sequences()))
+    while speculator._trial.drafting and len(sequence.history) < 300:
+        h.now += 0.1
+        oldest = next(m for m in h.scheduler._dispatch.window if m.spans)
+        frame = next(f for f in h.frames if f.microbatch == oldest.id)
+        span = frame.spans[0]
+        first = span.position + span.length - span.outputs + 1
+        h.computed(frame, *(1 + place % 8 for place in range(first, first + span.outputs)))
+    assert not speculator._trial.drafting
+
+
 def test_a_token_does_not_wait_for_ever() -> None:
     h = held_back()
     wake = h.scheduler.next_wake()

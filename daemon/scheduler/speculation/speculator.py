@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 from daemon.scheduler.actions import Propose
 from daemon.scheduler.cost import CostModel, Groups, Pass
@@ -15,32 +15,19 @@ from daemon.scheduler.pipeline import Pipeline
 from daemon.scheduler.sequence import Sequence, SequenceStatus
 from daemon.scheduler.speculation.acceptance import Acceptance, share_of
 from daemon.scheduler.speculation.draft import Draft
+from daemon.scheduler.speculation.guesser import FromItself, Guesser, repeats_itself
 from daemon.scheduler.speculation.tempo import MOST, NONE, Course, Tempo, choose
+from daemon.scheduler.speculation.trial import Trial
 
 ANEW_SECONDS = 2.0  # after which a tempo is chosen again: costs change
 PATIENCE = 2.0  # times as long as guesses take, they are waited for
-FREE = 0.1  # acceptance that n-grams may lack, against what is guessed at all: they take no time
 FOLLOW = 16  # tokens by which the draft may lag behind while it is not needed
 PROBE = 8  # where nothing is guessed, the guess of every so many tokens is looked at
 
 
-class Guesser(Protocol):
-    """Where guesses come from."""
-
-    def guess(self, sequence: Sequence, most: int) -> list[int]:
-        """Up to `most` tokens that may follow what is known and assumed of the sequence."""
-
-
-class FromItself:
-    """The sequence's own n-grams."""
-
-    def guess(self, sequence: Sequence, most: int) -> list[int]:
-        return sequence.lookup.guess(sequence.history.tokens, [*sequence.guesses.tokens], most)
-
-
 class Speculator:
     """Guesses come from the sequences themselves where these have been right about as often as
-    guesses are, else from the draft model, where there is one that answers.
+    guesses are, else from the draft model, where there is one that answers and is worth it.
     """
 
     def __init__(self, enabled: bool, guesser: Guesser | None = None) -> None:
@@ -53,6 +40,8 @@ class Speculator:
         self._reach: int | None = None
         self._cost: CostModel | None = None
         self._groups = Groups(1, 1)
+        self._trials: dict[Groups, Trial] = {}
+        self._trial = Trial()
         self._last = NONE
         self._tempi: dict[Groups, dict[tuple[int, bool], tuple[Tempo, float]]] = {}
         # Of these groups: by acceptance, and whether a draft is needed.
@@ -79,13 +68,15 @@ class Speculator:
         if groups != self._groups or not self._these:
             self._groups = groups
             self._these = self._tempi.setdefault(groups, {})
+            self._trial = self._trials.setdefault(groups, Trial())
+            self._trial.interrupt()
             self.runs_ahead = any(tempo.after for tempo, _ in self._these.values())
 
     def holds(self, sequence: Sequence, now: float) -> bool:
         """Whether the known tokens of a sequence wait for guesses that the draft is to bring; not
         for much longer than these take as a rule.
         """
-        if not self.draft.brings(sequence.id):
+        if not self._drafting(sequence):
             return False
         tempo = self._tempo(sequence)
         wanted = min(tempo.first, self._room(sequence))
@@ -125,7 +116,7 @@ class Speculator:
         self._fill(sequence, wanted)
         there = len(sequence.guesses) - sequence.assumed
         whole = min(tempo.after, self._room(sequence) - sequence.assumed)
-        if there < whole and self.draft.brings(sequence.id):
+        if there < whole and self._drafting(sequence):
             return 0  # more are on their way
         self.counts["frames_ahead"] += there > 0
         return self._counted(min(tempo.after, there))
@@ -183,6 +174,8 @@ class Speculator:
     def draft_ready(self, seconds: float | None, running: Iterable[Sequence]) -> None:
         """A draft model is there, or gone. What others have guessed and is not sent goes."""
         self.draft.ready(seconds)
+        self._trials.clear()
+        self._trial = Trial()
         self._tempi.clear()
         self._these = {}
         self._holds.clear()
@@ -191,7 +184,17 @@ class Speculator:
                 sequence.guesses.clear()
             self.changed(sequence)
 
+    def _drafting(self, sequence: Sequence) -> bool:
+        """Whether the draft is to be relied on."""
+        return self._trial.drafting and self.draft.brings(sequence.id)
+
+    def delivered(self, sequence: Sequence, tokens: int, now: float) -> None:
+        """So many of its tokens go to their client."""
+        if self.draft.here:
+            self._trial.delivered(tokens, now, bool(self._guesser.guess(sequence, 1)))
+
     def forget(self, sequence: bytes) -> None:
+        self._trial.interrupt()
         self.draft.forget(sequence)
         self._changed.pop(sequence, None)
         self._holds.pop(sequence, None)
@@ -221,15 +224,15 @@ class Speculator:
     def _fill(self, sequence: Sequence, wanted: int) -> None:
         """Have so many guesses, if there are any to be had at once."""
         lacking = min(wanted, self._room(sequence)) - len(sequence.guesses)
-        own = _repeats_itself(sequence) or not self.draft.brings(sequence.id)
+        own = repeats_itself(sequence) or not self._drafting(sequence)
         if lacking > 0 and self._enabled and own:
             sequence.guess(self._guesser.guess(sequence, lacking))
 
     def _needs_draft(self, sequence: Sequence) -> bool:
         """Whether there is one, and nothing else says what comes after its guesses."""
-        if not self.draft.brings(sequence.id):
+        if not self._drafting(sequence):
             return False
-        return not (_repeats_itself(sequence) and self._guesser.guess(sequence, 1))
+        return not (repeats_itself(sequence) and self._guesser.guess(sequence, 1))
 
     def _room(self, sequence: Sequence) -> int:
         """How many guesses it may have. A cache must be able to give up everything that is not
@@ -288,18 +291,10 @@ class Speculator:
         """
         names = ("sent", "right", "wrong", "frames_ahead", "cancelled", "late")
         judged = self.counts["right"] + self.counts["wrong"]
+        source = "draft" if self.draft.here else "n-grams"
         return {
-            "source": self._source if self._enabled else "off",
+            "source": source if self._enabled else "off",
             **{name: self.counts[name] for name in names},
             "acceptance": self.counts["right"] / judged if judged else None,
             "tempo": asdict(self._last),
         }
-
-    @property
-    def _source(self) -> str:
-        return "draft" if self.draft.here else "n-grams"
-
-
-def _repeats_itself(sequence: Sequence) -> bool:
-    """Its n-grams would have been right about as often as what is guessed is."""
-    return sequence.lookup.acceptance.share >= sequence.acceptance.share - FREE
