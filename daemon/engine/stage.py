@@ -15,7 +15,7 @@ import mlx.core as mx
 
 from daemon import logs
 from daemon.batching import MOST_TOGETHER, Batching
-from daemon.engine.attention import intercept_attention
+from daemon.engine.attention import intercept_attention, warm_attention
 from daemon.engine.caches import CachePlan, SequenceCache
 from daemon.engine.checkpoint import read_catalog, read_json
 from daemon.engine.choosing import Choice
@@ -192,6 +192,7 @@ class Stage:
         if self._head is not None and self.compiled:
             for n in SIZES:
                 self._head.warm(self._blank(n)[None])
+        warm_attention()
         self._time(1, _WARM_PREFILL)  # the first pass of a shape makes kernels and touches weights
         prefill = self._time(1, _WARM_PREFILL) / _WARM_PREFILL
         began = perf_counter()

@@ -19,7 +19,7 @@ from tests.engine.test_stage import in_a_process
 WORK = """if True:
     import json, random, sys, tempfile
     from pathlib import Path
-    from daemon.engine import stage as module
+    from daemon.engine import manykeys, stage as module
     from daemon.engine.stage import Row, Stage
     from daemon.layers import LayerRange
     from daemon.sampling import SamplingParams
@@ -27,7 +27,9 @@ WORK = """if True:
         return sorted(p.name for p in Path(tempfile.gettempdir()).rglob("*.so"))
     module._WARM_SECONDS = float(sys.argv[3])
     stage = Stage.load(Path(sys.argv[1]), LayerRange(0, int(sys.argv[2])))
+    manykeys.MANY = 1 << 30
     stage.warm()
+    manykeys.MANY = 64
     before, rng = compiled(), random.Random(0)
     every = [
         SamplingParams(),
