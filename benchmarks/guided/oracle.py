@@ -89,8 +89,9 @@ def measure(found: Findings) -> None:
     found.notes.append(
         f"Oracle: the random 512 x 16 model in {SPLIT[0]} + {SPLIT[1]} layers; guesses are those "
         "of a fixed trace of right and wrong, there at once, in the place of a draft. "
-        f"{counts[0]} tokens at 0.0, whose rate counts from the question on, else {counts[-1]}. What is known of how often guesses are right comes "
-        "from the streams before: at 0.0 from one at 0.95."
+        f"{counts[0]} tokens at 0.0, whose rate counts from the question on, else {counts[-1]}. "
+        "What is known of how often guesses are right comes from the streams before: at 0.0 from "
+        "one at 0.95."
     )
 
 

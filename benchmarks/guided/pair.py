@@ -120,8 +120,9 @@ def measure(found: Findings) -> None:
         f"The pair: the embedded model in {SPLIT[0]} + {SPLIT[1]} layers and its draft, a process "
         "on the first stage's core; greedy, one stream after the other, where nothing else is "
         f"said; {len(TEXTS)} beginnings of Python files, {tokens} tokens each. The model is small "
-        "and its answers repeat themselves in parts, which n-grams see; they come before the draft, "
-        "and it is given up for them where that gives more tokens: so most of the gain is theirs."
+        "and its answers repeat themselves in parts, which n-grams see; these come before the "
+        "draft, which is given up for them where that gives more tokens: most of the gain is "
+        "theirs."
     )
 
 
