@@ -78,7 +78,9 @@ def pipeline_text(data: Row, style: Style) -> str:
 
 
 def _guesses(data: Row) -> str:
-    """One line; "" when nothing was ever guessed."""
+    """One line; "" when nothing was ever guessed, but might have been."""
+    if why := data.get("why"):
+        return f"nothing is guessed: {clean(why)}"
     if not data.get("sent"):
         return ""
     tempo = data.get("tempo") or {}

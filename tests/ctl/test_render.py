@@ -201,6 +201,8 @@ def test_nothing_there():
     empty = {**STATUS, "state": "idle", "model": None, "nodes": [], "hops": []}
     assert "no model" in status_text(empty, PLAIN)
     assert "no pipeline" in pipeline_text({**PIPELINE, "stages": []}, PLAIN)
+    never = {**PIPELINE, "speculation": {"source": "n-grams", "why": "it cannot", "sent": 0}}
+    assert pipeline_text(never, PLAIN).endswith("\n\nnothing is guessed: it cannot")
     assert kv_text({"sequences": []}, PLAIN) == "no KV caches are held"
     assert list_text([], [], PLAIN) == "no KV caches are held\nno conversations"
     assert show_text({"sequences": []}, PLAIN) == "no KV caches are held"

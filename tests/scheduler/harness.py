@@ -36,10 +36,11 @@ def pipeline(
     chunk: int = 16,
     budget: int = 1 << 40,
     token_millis: int = 10,
+    reach: int | None = None,
 ) -> Pipeline:
     """A token takes one byte of the budget, and a cache has room for 128 more."""
     costs = (StageCost(((1, 0.1),), token_millis / 1000),) * stages
-    memory = (StageMemory(budget, {0: Footprint(1, 0)}),) * stages
+    memory = (StageMemory(budget, {0: Footprint(1, 0)}, reach),) * stages
     return Pipeline(term, epoch, costs, context, chunk, memory=memory)
 
 

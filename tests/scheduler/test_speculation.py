@@ -500,6 +500,15 @@ def test_nobody_holds_while_the_pipeline_is_down() -> None:
     assert h.scheduler.next_wake() is None
 
 
+@pytest.mark.parametrize(("reach", "most"), [(0, 0), (1, 0), (3, 2)])
+def test_no_more_than_the_caches_can_give_up_again(reach: int, most: int) -> None:
+    h = repeating(reach=reach)
+    assert sum(f.spans[0].length for f in h.frames[1:]) == 1 + most
+    why = h.scheduler.status()["speculation"]["why"]
+    assert (why is None) == (most > 0)
+    assert repeating().scheduler.status()["speculation"]["why"] is None
+
+
 def test_not_when_it_is_switched_off() -> None:
     h = Harness()
     h.submit(request(A, PROMPT, 100))

@@ -24,3 +24,9 @@ class FromItself:
 def repeats_itself(sequence: Sequence) -> bool:
     """Its n-grams would have been right about as often as what is guessed is."""
     return sequence.lookup.acceptance.share >= sequence.acceptance.share - FREE
+
+
+def obstacle(reach: int | None) -> str | None:
+    """Why nothing can ever be guessed, if so, where caches can always be cut by `reach` tokens."""
+    lost = reach is not None and reach < 2
+    return "this model's caches cannot give up again what they have taken in" if lost else None

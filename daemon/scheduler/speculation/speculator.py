@@ -15,7 +15,7 @@ from daemon.scheduler.pipeline import Pipeline
 from daemon.scheduler.sequence import Sequence, SequenceStatus
 from daemon.scheduler.speculation.acceptance import Acceptance, share_of
 from daemon.scheduler.speculation.draft import Draft
-from daemon.scheduler.speculation.guesser import FromItself, Guesser, repeats_itself
+from daemon.scheduler.speculation.guesser import FromItself, Guesser, obstacle, repeats_itself
 from daemon.scheduler.speculation.tempo import MOST, NONE, Course, Tempo, choose
 from daemon.scheduler.speculation.trial import Trial
 
@@ -287,13 +287,13 @@ class Speculator:
     def as_dict(self) -> dict[str, Any]:
         """Guesses sent, right and wrong; what was sent after a wrong one is neither. Frames with
         guesses alone, and those of them that were cancelled; guesses of the draft that came too
-        late. `tempo` is the last that was chosen.
+        late. `tempo` is the last that was chosen; `why` nothing is ever guessed, if so.
         """
         names = ("sent", "right", "wrong", "frames_ahead", "cancelled", "late")
         judged = self.counts["right"] + self.counts["wrong"]
-        source = "draft" if self.draft.here else "n-grams"
         return {
-            "source": source if self._enabled else "off",
+            "source": ("draft" if self.draft.here else "n-grams") if self._enabled else "off",
+            "why": obstacle(self._reach),
             **{name: self.counts[name] for name in names},
             "acceptance": self.counts["right"] / judged if judged else None,
             "tempo": asdict(self._last),
