@@ -59,7 +59,7 @@ def paced_cluster(
     process = subprocess.Popen([sys.executable, "-m", "benchmarks.paced.relay"], cwd=ROOT)
     try:
         with BenchCluster(
-            state, TARGET, pace.layers, MODULE, guessing=True, draft=draft, codec=pace.codec
+            state, TARGET, pace.layers, MODULE, guessing=True, draft=draft, codec=pace.codec.value
         ) as cluster:
             paced = Paced(cluster)
             if draft:
