@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+TROUBLE_SECONDS = 4.0  # after that nothing goes wrong any more
+
 
 class Fault(Enum):
     DROP = "drop"

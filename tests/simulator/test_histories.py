@@ -10,7 +10,7 @@ import pytest
 
 from daemon.scheduler.pipeline import Limits
 from daemon.scheduler.request import FinishReason
-from tests.simulator.faults import ALL, CALM, LINKS, LOSSES, STAGES, STORM, Rates
+from tests.simulator.faults import ALL, CALM, LINKS, LOSSES, STAGES, STORM, Fault, Rates
 from tests.simulator.world import World
 
 KINDS = {
@@ -90,6 +90,19 @@ def test_guessing_changes_no_token(kind: str) -> None:
     happened = run(range(200, 240), KINDS[kind], guessing=True)
     assert min(happened["right"], happened["wrong"], happened["cancelled"]) >= 20
     run(range(240, 250), KINDS[kind], crowd=True, guessing=True)
+
+
+def test_a_lost_frame_costs_no_more_than_what_was_in_it() -> None:
+    """Guesses of a dead attempt that stages still hold are no reason to begin again."""
+    lost = 0
+    for seed in range(200, 260):
+        with named(seed):
+            rates = Rates(link=0.1, kinds=(Fault.DROP,))
+            world = World(seed, rates, 1, 2 + seed % 2, guessing=True, longest=120)
+            world.run()
+            assert world.again == 0
+            lost += world.scheduler.reissues["missing"]
+    assert lost > 20
 
 
 def test_histories_survive_the_wire() -> None:

@@ -1,0 +1,134 @@
+"""One layout of the simulated cluster after another, and what happens to its stages."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+from daemon.scheduler.pipeline import Pipeline, StageCost
+from tests.simulator.computing import DECODE_SECONDS
+from tests.simulator.faults import CALM, TROUBLE_SECONDS
+from tests.simulator.model import LAYERS
+from tests.simulator.requests import CONTEXT
+from tests.simulator.stage import SimulatedStage
+
+if TYPE_CHECKING:
+    from tests.simulator.world import World
+
+CHUNK = 32
+Ranges = list[tuple[int, int]]
+
+
+class Layouts:
+    """`stages` are those of the present one, `ranges` their layers."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.stages: list[SimulatedStage] = []
+        self.ranges: Ranges = []
+        self._term, self._epoch = 1, 0
+
+    @property
+    def number(self) -> tuple[int, int]:
+        return self._term, self._epoch
+
+    def change(self, count: int, ranges: Ranges | None = None) -> None:
+        """A new epoch: `count` stages; those that keep their layers keep what they hold."""
+        world = self._world
+        self._epoch += 1
+        if ranges is None:
+            cuts = sorted(world.rng.sample(range(1, LAYERS), count - 1))
+            ranges = list(itertools.pairwise([0, *cuts, LAYERS]))
+        self.ranges = ranges
+        old = {(s.start, s.end): s for s in self.stages if s.alive and not s.hung}
+        self.stages = []
+        for index, (start, end) in enumerate(ranges):
+            stage = old.pop((start, end), None)
+            last = end == LAYERS
+            if stage is None:
+                stage = SimulatedStage(index, start, end, last, world.rng, world.memory.reach)
+            stage.place(index, last)
+            self.stages.append(stage)
+            layout = self._term, self._epoch
+            stage.fence.see(self._term)  # before it may be assigned, a coordinator welcomes it
+            delay = world.rng.choice((0.0, 0.0, 0.01))  # the first frame may come before this
+            world.later(delay, lambda s=stage, layout=layout: self._assign(s, *layout))
+        for gone in old.values():
+            gone.alive = False
+        held = None
+        if world.rng.random() < 0.5:
+            known = [s.ledger.held() for s in self.stages]
+            held = {q: min(h.get(q, 0) for h in known) for h in known for q in h}
+        world.allowed += 3 * world.scheduler.status()["running"]
+        pipeline = Pipeline(
+            self._term,
+            self._epoch,
+            (StageCost(((1, DECODE_SECONDS),), world.token_seconds),) * count,
+            CONTEXT,
+            CHUNK,
+            memory=(world.memory,) * count,
+        )
+        world.do(world.scheduler.configure(pipeline, world.now, held))
+
+    def _assign(self, stage: SimulatedStage, term: int, epoch: int) -> None:
+        if stage.fence.see(term):
+            for frame in reversed(stage.fence.assign(term, epoch)):
+                stage.queue.appendleft(frame)
+            self._world.computing.go_on(stage)
+
+    def kill(self, stage: SimulatedStage) -> None:
+        """Dead at once; found out, and started anew, later."""
+        world = self._world
+        if not stage.alive:
+            return
+        stage.alive = False
+        world.allowed += len(self.stages) + 1
+        world.later(world.rng.uniform(0.0, 1.0), lambda: self._down(stage))
+        world.later(world.rng.uniform(1.0, 3.0), lambda: self._up(stage))
+
+    def _down(self, stage: SimulatedStage) -> None:
+        if stage in self.stages:
+            self._world.do(self._world.scheduler.configure(None, self._world.now))
+
+    def _up(self, stage: SimulatedStage) -> None:
+        if stage in self.stages:
+            self.change(len(self.stages))
+
+    def kill_hung(self) -> None:
+        for stage in self.stages:
+            if stage.hung:
+                self.kill(stage)
+
+    def heartbeat(self) -> None:
+        world = self._world
+        for stage in self.stages:
+            if stage.alive and stage.working and not (stage.hung and stage.index % 2):
+                # Every other stage that hangs spins: its heartbeats go on.
+                microbatch = stage.working.microbatch
+                world.do(world.scheduler.progress(microbatch, stage.index, world.now))
+        world.later(0.1, self.heartbeat)
+
+    def trouble(self) -> None:
+        """Four times a second: what does not happen to a frame."""
+        world = self._world
+        if world.now > TROUBLE_SECONDS:
+            world.rates = CALM
+            return
+        rng, rates = world.rng, world.rates
+        world.later(0.25, self.trouble)
+        stage = rng.choice(self.stages)
+        for kind in ("kill", "hang", "layout", "term"):
+            if rng.random() >= getattr(rates, kind) / 4:
+                continue
+            world.faults[kind] += 1
+            match kind:
+                case "kill":
+                    self.kill(stage)
+                case "hang":
+                    stage.hung = True
+                    world.allowed += 2 * len(self.stages) + 2
+                case "layout" if all(s.alive for s in self.stages):
+                    self.change(rng.randint(1, LAYERS))
+                case "term" if all(s.alive for s in self.stages):
+                    self._term += 1
+                    self.change(len(self.stages))
