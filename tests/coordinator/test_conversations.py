@@ -16,11 +16,6 @@ from tests.coordinator import tokenizers as made
 from tests.coordinator.stand_in import StandIn
 
 
-@pytest.fixture(scope="module")
-def chatml(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    return made.byte_level(tmp_path_factory.mktemp("chatml"), made.CHATML)
-
-
 @pytest.fixture
 def of(tmp_path: Path, chatml: Tokenizer) -> StandIn:
     stand_in = StandIn(tmp_path)

@@ -14,15 +14,9 @@ from daemon.coordinator.process import Coordinator
 from daemon.coordinator.streams import SILENT_SECONDS
 from daemon.coordinator.tokenizer import Tokenizer
 from daemon.scheduler.request import FinishReason
-from tests.coordinator import tokenizers as made
 from tests.coordinator.stand_in import StandIn
 
 MORE = 4000  # tokens that are saved
-
-
-@pytest.fixture(scope="module")
-def chatml(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    return made.byte_level(tmp_path_factory.mktemp("chatml"), made.CHATML)
 
 
 @pytest.fixture

@@ -35,11 +35,6 @@ def turn_of(
 
 
 @pytest.fixture(scope="module")
-def chatml(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    return made.byte_level(tmp_path_factory.mktemp("chatml"), made.CHATML)
-
-
-@pytest.fixture(scope="module")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     return made.sentence_piece(tmp_path_factory.mktemp("llama"), made.INSTRUCT)
 
