@@ -50,8 +50,10 @@ def compose(
         if load.steps or load.chunks or load.ahead:
             return ()
         return (Piece(alone, cost.chunk(alone.remaining, alone.issued, None)),)
-    groups = cost.groups(load.decoding, load.attended)
-    prefill, full = ready.prefill, groups.count >= cost.stages
+    prefill = ready.prefill
+    reading = prefill is not None or load.chunks > 0
+    groups = cost.groups(load.decoding, load.attended, reading)
+    full = groups.count >= cost.stages
     turn = ready.decode(groups.size) if load.steps < groups.count else ()
     speculator.among(groups, now)
     if turn and not any([speculator.holds(s, now) for s in turn]):

@@ -27,6 +27,9 @@ PREFILL_SHARE = 1.35
 AS_GOOD_AS_FREE = 1.25
 _RIDERS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, MOST_TOGETHER)
 WORTH_CHANGING = 0.02  # predicted gain below which the number of groups stays
+# The same for fewer groups while a prompt is read: who has to wait for others to become one group
+# with them waits for up to a round, and rounds are longer then.
+WORTH_JOINING = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +144,12 @@ class CostModel:
             return self.stages + 1
         return min(self.stages + 1, math.ceil(self.pass_seconds(one) / slowest - 0.1) + 1)
 
-    def groups(self, decoding: int, attended: int) -> Groups:
+    def groups(self, decoding: int, attended: int, reading: bool = False) -> Groups:
         """How to share out so many sequences, of `attended` positions in all, so that each has its
         next token soonest. One round of all of them takes as long as the slowest stage needs for
         every group, or as one group needs through the pipe. Few large groups are better where a
-        pass is bound by reading the weights, many small ones fill more stages.
+        pass is bound by reading the weights, many small ones fill more stages. `reading`: a prompt
+        is, beside them.
         """
         if decoding < 2:
             self._groups = 1
@@ -159,7 +163,8 @@ class CostModel:
             one = Pass(size, attended * size // decoding)
             rounds[count] = max(count * self.slowest_seconds(one), self.pass_seconds(one))
         best = min(rounds, key=lambda count: rounds[count])
-        if rounds.get(self._groups, math.inf) * (1 - WORTH_CHANGING) > rounds[best]:
+        gain = WORTH_JOINING if reading and best < self._groups else WORTH_CHANGING
+        if rounds.get(self._groups, math.inf) * (1 - gain) > rounds[best]:
             self._groups = best
         return Groups(self._groups, math.ceil(decoding / self._groups))
 

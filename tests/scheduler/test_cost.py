@@ -172,6 +172,26 @@ def test_groups_stay_unless_others_are_clearly_better() -> None:
 
 
 @pytest.mark.parametrize(
+    ("reading", "seconds", "groups"),
+    [
+        (False, 0.033, Groups(1, 4)),
+        (True, 0.033, Groups(2, 2)),
+        (True, 0.05, Groups(1, 4)),  # unless it is worth a lot
+    ],
+)
+def test_beside_a_prompt_groups_are_not_joined_for_little(
+    reading: bool, seconds: float, groups: Groups
+) -> None:
+    """Who is to be in a larger group waits up to a round for the others."""
+    cost = CostModel([StageCost(READS, 0.001)] * 2, 256)
+    for now in (0.020, seconds):  # of two together: first much less than of four, then more
+        for _ in range(100):
+            cost.observe(Pass(2), traces(now, now), 0.0, 2 * now)
+        found = cost.groups(4, 0, reading)
+    assert found == groups
+
+
+@pytest.mark.parametrize(
     ("stages", "remaining", "patience", "chunk"),
     [
         ([(0.01, 0.001)], 10, None, 10),  # all that is left
