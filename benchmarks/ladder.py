@@ -57,7 +57,7 @@ def run(options: Options) -> tuple[list[Check], list[Fact], list[str], Table]:
     with Reference() as reference:
         field = Field(reference, options.quick)
         for measure in MEASURES:
-            measure(field)
+            field.measure(measure)
     checks = [
         *field.checks,
         at_most("paced.tokens_not_those_of_mlx_lm", len(reference.different), 0),
