@@ -12,10 +12,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from daemon.fidelity import Fidelity
-from daemon.scheduler.actions import Action, Deliver, Inquire, Suspect
+from daemon.scheduler.actions import Action, Inquire, Suspect
 from daemon.scheduler.attempts import Attempts
 from daemon.scheduler.book import Book
-from daemon.scheduler.cost import Pass
 from daemon.scheduler.dispatch import Dispatch
 from daemon.scheduler.hops import Hops, expected_traffic
 from daemon.scheduler.pipeline import Limits, Pipeline
@@ -27,13 +26,12 @@ from daemon.scheduler.request import (
     check_request,
 )
 from daemon.scheduler.residency import Residency
+from daemon.scheduler.results import Results
 from daemon.scheduler.sequence import Sequence
 from daemon.scheduler.speculation.acceptance import Acceptance
 from daemon.scheduler.speculation.guesser import Guesser
 from daemon.scheduler.trace import PipelineStats
-from transports.frame import Departure, Frame, FrameKind, Reason, Span
-
-WIDEN = 8  # tokens after which a sequence tries to have its whole room for guesses again
+from transports.frame import Frame, Span
 
 
 class Scheduler:
@@ -45,9 +43,9 @@ class Scheduler:
         self._book = Book(self._limits.max_running)
         self.residency = Residency(self._book, self._dispatch.outbox, self._limits)
         self._attempts = Attempts(self._limits, self._dispatch, self._book, self.residency)
-        self.counts: Counter[str] = Counter()
-        self.stats = PipelineStats(0)
-        self.hops = Hops(self._limits.codec)
+        self._results = Results(
+            self._dispatch, self._book, self.residency, self._attempts, self._limits.codec
+        )
 
     # --- events -------------------------------------------------------------------------------
 
@@ -65,8 +63,7 @@ class Scheduler:
         if before is not None and (pipeline.term, pipeline.epoch) <= (before.term, before.epoch):
             raise ValueError(f"epoch {pipeline.epoch} is not newer than {before.epoch}")
         self._dispatch.reset(pipeline)
-        self.stats = PipelineStats(len(pipeline.stages))
-        self.hops.configure(pipeline)
+        self._results.configure(pipeline)
         self.residency.configure(len(pipeline.stages), pipeline.memory, held)
         actions = [*self._attempts.configure(pipeline, now), Inquire()]
         for sequence in self._book.running.values():
@@ -114,24 +111,7 @@ class Scheduler:
 
     def result(self, frame: Frame, now: float) -> list[Action]:
         """A frame came back: a RESULT, or WORK of which only the header is left."""
-        pipeline = self._dispatch.pipeline
-        if pipeline is None or (frame.term, frame.epoch) != (pipeline.term, pipeline.epoch):
-            self.counts["frames_of_old_layouts"] += 1
-            return []
-        wanted = sum(span.outputs for span in frame.spans)
-        if wanted != len(frame.tokens) or (frame.kind is FrameKind.WORK and frame.spans):
-            self.counts["frames_malformed"] += 1
-            return []
-        self._observe(frame, now)
-        actions: list[Action] = []
-        taken = 0
-        for span in frame.spans:
-            tokens = frame.tokens[taken : taken + span.outputs]
-            taken += span.outputs
-            actions += self._computed(pipeline, frame, span, tokens, now)
-        for departure in frame.departures:
-            actions += self._departed(departure, now)
-        return actions + self._go_on(now)
+        return self._results.take(frame, now) + self._go_on(now)
 
     def link_failed(self, now: float, microbatch: int | None = None) -> list[Action]:
         """A link says that it lost this microbatch, or does not know which of all in flight."""
@@ -199,6 +179,20 @@ class Scheduler:
     # --- what is known ------------------------------------------------------------------------
 
     @property
+    def counts(self) -> Counter[str]:
+        """Frames that came back, and what of them counts no more."""
+        return self._results.counts
+
+    @property
+    def stats(self) -> PipelineStats:
+        """Of the present layout."""
+        return self._results.stats
+
+    @property
+    def hops(self) -> Hops:
+        return self._results.hops
+
+    @property
     def reissues(self) -> Counter[str]:
         """By cause."""
         return self._attempts.reissues
@@ -241,8 +235,7 @@ class Scheduler:
 
     def check_integrity(self) -> None:
         self._dispatch.check_integrity()
-        self.stats.check_integrity()
-        self.hops.check_integrity()
+        self._results.check_integrity()
         self._book.check_integrity()
         self.residency.check_integrity()
         if self._dispatch.pipeline is not None and self._book.waiting:
@@ -266,90 +259,9 @@ class Scheduler:
 
     # --- rules --------------------------------------------------------------------------------
 
-    def _computed(
-        self, pipeline: Pipeline, frame: Frame, span: Span, tokens: tuple[int, ...], now: float
-    ) -> list[Action]:
-        sequence = self._book.running.get(span.sequence)
-        if sequence is None:
-            # It is kept, or waits again, or its release is under way. If none of that, a late frame
-            # brought the KV back.
-            self.counts["spans_of_ended"] += 1
-            if span.sequence not in self._book and span.sequence not in self.residency.index:
-                self._dispatch.outbox.release(span.sequence)
-            return []
-        end = span.position + span.length
-        if span.attempt != sequence.attempt or end > sequence.issued:
-            self.counts["spans_of_old_attempts"] += 1
-            return []
-        self._dispatch.settle(frame.microbatch, span)
-        first = end - span.outputs + 1
-        fresh = len(sequence.history) - first  # tokens of the result that are known already
-        if fresh < 0:  # links keep the order: what led to its guesses is lost
-            return self._attempts.reissue(sequence, sequence.confirmed, "lost", now)
-        assumed, before = sequence.assumed, len(sequence.history)
-        reason, delivered = sequence.accept(tokens[fresh:], pipeline.context_length, now)
-        self._dispatch.speculator.changed(sequence)
-        if assumed:
-            self._dispatch.judged(sequence, min(assumed, len(sequence.history) - before))
-        sequence.confirm(min(end, len(sequence.history) - 1))
-        if sequence.prefix is not None or not sequence.listed:
-            self.residency.proved(sequence, now)
-        actions: list[Action] = []
-        if delivered:
-            self._dispatch.speculator.delivered(sequence, len(delivered), now)
-            logprobs = frame.logprobs.get(span.sequence)
-            chosen = None if logprobs is None else tuple(logprobs[fresh : fresh + len(delivered)])
-            actions.append(Deliver(sequence.id, first + fresh, delivered, chosen))
-        if reason is not None:
-            return actions + self._attempts.finish(sequence, reason, now)
-        if sequence.refuted:
-            actions += self._attempts.refuted(sequence)
-        if len(sequence.history) // WIDEN > before // WIDEN:
-            self.residency.widen(sequence)
-        if len(sequence.history) > sequence.reserved:
-            actions += self._attempts.grow(sequence, now)
-        if delivered and sequence.id in self._book.running:
-            self._dispatch.ready.push(sequence)
-        return actions
-
-    def _departed(self, departure: Departure, now: float) -> list[Action]:
-        sequence = self._book.running.get(departure.sequence)
-        if sequence is None or departure.attempt != sequence.attempt:
-            self.counts["departures_of_old_attempts"] += 1
-            self.residency.departed(departure.sequence, departure.attempt, departure.held)
-            return []
-        match departure.reason:
-            case Reason.DUPLICATE:
-                return []  # the first copy is on its way; if it is not, its deadline says so
-            case Reason.MISSING | Reason.STALE:
-                # STALE in the current attempt: its Nack was lost, or this is it.
-                return self._attempts.reissue(sequence, departure.held, "missing", now)
-            case Reason.FAILED | Reason.CANCELLED:
-                return self._attempts.failed(sequence, departure, now)
-
     def _go_on(self, now: float) -> list[Action]:
         """Admit who waits, then send what can be sent."""
         if self._dispatch.pipeline is None:
             return []
         actions = self._attempts.admit(now)
         return [*actions, *self._dispatch.fill(now, *self._book.decoding())]
-
-    def _fidelity_of(self, sequence: bytes) -> Fidelity | None:
-        running = self._book.running.get(sequence)
-        return None if running is None else running.request.fidelity
-
-    def _observe(self, frame: Frame, now: float) -> None:
-        dispatch = self._dispatch
-        dispatch.outbox.done(frame.microbatch)
-        microbatch = dispatch.window.get(frame.microbatch)
-        if microbatch is None:
-            self.counts["frames_not_awaited"] += 1
-            return
-        self.counts["frames_returned"] += 1
-        dispatch.window.restart(frame.microbatch, now)
-        self.stats.observe(frame.traces, microbatch.sent, now)
-        if not microbatch.spans:
-            dispatch.carried(frame.microbatch)
-        elif not frame.departures and dispatch.cost is not None:
-            dispatch.cost.observe(Pass.of(frame.spans), frame.traces, microbatch.sent, now)
-            self.hops.observe(frame.spans, self._fidelity_of, frame.traces)
