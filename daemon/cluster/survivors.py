@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from daemon.cluster.events import ModelSpec, Slot
 from daemon.cluster.member import Member
+from daemon.cluster.placement.estimate import load_of
 from daemon.cluster.placement.problem import (
     Hop,
     Host,
-    Load,
     Network,
     Objective,
     PlacementError,
@@ -121,8 +121,7 @@ def _layout(model: ModelSpec, hosts: Sequence[Host]) -> tuple[Slot, ...]:
         raise PlacementError("there are none")
     free = (Hop(0.0),) * len(hosts)
     network = Network(free, (free,) * len(hosts), free)
-    load = Load(model.layer_bytes, model.embedding_bytes, model.head_bytes)
-    seats = place(hosts, load, network, Objective.THROUGHPUT).seats
+    seats = place(hosts, load_of(model, 0), network, Objective.THROUGHPUT).seats
     return tuple(Slot(hosts[seat.host].name, seat.layers) for seat in seats)
 
 

@@ -9,11 +9,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from daemon import messages as msg
+from daemon.cluster.events import ModelSpec
 from daemon.cluster.member import Member
 from daemon.cluster.placement.estimate import (
     COORDINATOR,
     Measured,
-    Model,
     hosts_of,
     left_out,
     load_of,
@@ -139,11 +139,7 @@ class Planning:
         context: int | None,
         unmeasured: Mapping[str, str],
     ) -> None:
-        info = model.info
-        head = info.head_bytes + (info.embedding_bytes if info.tied else 0)
-        sizes = Model(
-            info.layer_bytes, info.embedding_bytes, head, info.kv_bytes_per_token_per_layer
-        )
+        spec = model.spec
         measured, missing = [], {}
         there = self._there(wishes)
         for member in there:
@@ -151,7 +147,7 @@ class Planning:
                 measured.append(
                     Measured(
                         member.name,
-                        profile.layer_seconds(info.layer_bytes),
+                        profile.layer_seconds(spec.layer_bytes),
                         profile.head_seconds,
                         profile.memory_bytes,
                     )
@@ -160,13 +156,14 @@ class Planning:
                 missing[member.name] = unmeasured.get(member.name) or "it was not measured"
         context = context or self._of.context_of(model)
         names = [member.name for member in there]
-        work = partial(_solve, measured, names, sizes, wishes, context, self._hops())
+        kv_bytes = context * model.info.kv_bytes_per_token_per_layer
+        work = partial(_solve, measured, names, spec, wishes, kv_bytes, self._hops())
 
         def reply(solved: dict[str, Any]) -> None:
             self._beside(solved["stages"])
             why = solved.pop("left_out") | missing
             solved["left_out"] = [{"node": name, "why": why[name]} for name in sorted(why)]
-            answer.reply({"model": model.spec.name, "context": context, **solved})
+            answer.reply({"model": spec.name, "context": context, **solved})
 
         self._of.desk.submit(work, reply, lambda error: answer.refuse(_refusal(error, missing)))
 
@@ -201,12 +198,12 @@ class Planning:
 def _solve(
     measured: list[Measured],
     names: list[str],
-    model: Model,
+    model: ModelSpec,
     wishes: Wishes,
-    context: int,
+    kv_bytes: int,
     known: Mapping[tuple[str, str], Hop],
 ) -> dict[str, Any]:
-    hosts, load = wishes.apply(hosts_of(measured, model), names), load_of(model, context)
+    hosts, load = wishes.apply(hosts_of(measured, model), names), load_of(model, kv_bytes)
     network, assumed = network_of([host.name for host in hosts], known)
     best = place(hosts, load, network, wishes.objective)
     return {
@@ -217,7 +214,7 @@ def _solve(
                 "node": hosts[seat.host].name,
                 "layers": str(seat.layers),
                 "weights_bytes": _weights(model, seat.layers),
-                "kv_bytes": context * model.kv_token_bytes * len(seat.layers),
+                "kv_bytes": kv_bytes * len(seat.layers),
                 "memory_bytes": hosts[seat.host].memory_bytes,
                 "seconds": seat.seconds,
             }
@@ -238,7 +235,7 @@ def _promised(best: Placement) -> dict[str, Any]:
     }
 
 
-def _weights(model: Model, layers: LayerRange) -> int:
+def _weights(model: ModelSpec, layers: LayerRange) -> int:
     nbytes = sum(model.layer_bytes[layers.start : layers.end])
     nbytes += model.embedding_bytes if layers.start == 0 else 0
     return nbytes + (model.head_bytes if layers.end == len(model.layer_bytes) else 0)

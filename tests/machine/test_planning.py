@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from daemon.cluster.events import ModelSpec
 from daemon.cluster.placement.estimate import (
     ASSUMED_SECONDS,
     COORDINATOR,
     Measured,
-    Model,
     hosts_of,
     left_out,
     load_of,
@@ -23,7 +23,7 @@ from daemon.cluster.split import SplitError
 from daemon.layers import LayerRange
 
 NAMES = ("a", "b", "c")
-MODEL = Model((100, 100, 200), 30, 50, 2)
+MODEL = ModelSpec("m", "/m", "d", (100, 100, 200), 50, 30)
 HOSTS = tuple(Host(name, (1.0, 1.0, 2.0), 0.5, 1000) for name in NAMES)
 
 
@@ -38,7 +38,7 @@ def test_the_head_where_it_was_not_measured() -> None:
 
 
 def test_memory_is_that_of_weights_and_kv() -> None:
-    load = load_of(MODEL, 10)
+    load = load_of(MODEL, 20)
     assert (load.layers, load.first, load.last) == ((120, 120, 220), 30, 50)
 
 
@@ -56,7 +56,7 @@ def test_links_that_nobody_uses_are_like_those_in_use() -> None:
 def test_who_is_left_out_and_why() -> None:
     hosts = (HOSTS[0], replace(HOSTS[1], layer_seconds=(9.0, 9.0, 9.0)), HOSTS[2])
     hosts = (*hosts[:2], replace(hosts[2], memory_bytes=1))
-    load, (network, _) = load_of(MODEL, 10), network_of(["a", "b", "c"], {})
+    load, (network, _) = load_of(MODEL, 20), network_of(["a", "b", "c"], {})
     best = place(hosts, load, network, Objective.LATENCY)
     why = left_out(hosts, load, network, Objective.LATENCY, best)
     assert why.keys() == {"b", "c"}

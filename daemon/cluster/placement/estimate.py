@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from daemon.cluster.events import ModelSpec
 from daemon.cluster.placement.problem import (
     Hop,
     Host,
@@ -22,16 +23,6 @@ COORDINATOR = ""  # the name of the end that has no layers
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
-    """Bytes of each layer, of the embedding and of norm and head; of KV per token and layer."""
-
-    layer_bytes: tuple[int, ...]
-    embedding_bytes: int
-    head_bytes: int
-    kv_token_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
 class Measured:
     """A node, as `Host`, but that the head may not have been measured on it."""
 
@@ -41,7 +32,7 @@ class Measured:
     memory_bytes: int
 
 
-def hosts_of(measured: Sequence[Measured], model: Model) -> tuple[Host, ...]:
+def hosts_of(measured: Sequence[Measured], model: ModelSpec) -> tuple[Host, ...]:
     """Where the head was not measured it is taken to cost, beside a layer, what it does elsewhere;
     where it never was, what its bytes do.
     """
@@ -63,9 +54,9 @@ def hosts_of(measured: Sequence[Measured], model: Model) -> tuple[Host, ...]:
     )
 
 
-def load_of(model: Model, context: int) -> Load:
-    """With the KV of one sequence of `context` tokens."""
-    layers = tuple(nbytes + context * model.kv_token_bytes for nbytes in model.layer_bytes)
+def load_of(model: ModelSpec, kv_bytes: int) -> Load:
+    """With so many bytes of KV on each layer."""
+    layers = tuple(nbytes + kv_bytes for nbytes in model.layer_bytes)
     return Load(layers, model.embedding_bytes, model.head_bytes)
 
 
