@@ -18,8 +18,9 @@ On a GPU `measure` finds out from how many rows on MLX is faster; that was never
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from time import perf_counter
 
 import mlx.core as mx
@@ -98,6 +99,28 @@ class RowCoder:
             return lazy(mx.array(coded), self.width, getattr(mx, self.dtype.name.lower()))
         stored = reference.decode(codec, tensor.data, count, self.width, self.dtype)
         return to_array(Tensor(self.dtype, stored.shape, stored))
+
+    def write(self, rows: mx.array, parts: Sequence[tuple[Codec, int]]) -> tuple[Tensor, ...]:
+        """Evaluated rows, of which so many in turn are to be written in such a codec: one tensor
+        for all that stand together and are written alike.
+        """
+        tensors, start = [], 0
+        for codec, group in groupby(parts, key=lambda part: part[0]):
+            end = start + sum(count for _, count in group)
+            some = rows
+            if end - start < rows.shape[0]:
+                some = mx.contiguous(rows[start:end])
+                mx.eval(some)
+            tensors.append(self.encode(codec, some))
+            start = end
+        return tuple(tensors)
+
+    def read(self, tensors: Sequence[Tensor]) -> mx.array:
+        """The rows of all tensors, one after another. FrameError for what are none."""
+        arrays = [self.decode(tensor) for tensor in tensors]
+        if not arrays:
+            raise FrameError("codec", "no hidden states")
+        return arrays[0] if len(arrays) == 1 else mx.concatenate(arrays)
 
     def on_device(self, codec: Codec, count: int) -> bool:
         return codec in self.device_rows and count >= self.device_rows[codec]

@@ -6,9 +6,8 @@ No sockets and no clock of its own: a frame in, a frame out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import groupby
 from typing import Any
 
 import mlx.core as mx
@@ -17,11 +16,10 @@ from daemon import logs
 from daemon.engine.caches import SequenceCache
 from daemon.engine.errors import CacheError
 from daemon.engine.stage import Row, Sampled, Stage
-from daemon.fidelity import Fidelity
 from daemon.history import History
-from daemon.sampling import SamplingParams
 from daemon.stage.codecs import RowCoder
-from daemon.stage.ledger import Compute, Constants, SpanLedger
+from daemon.stage.constants import Known
+from daemon.stage.ledger import Compute, SpanLedger
 from transports.codecs.layout import Codec, obstacle
 from transports.errors import FrameError
 from transports.frame import (
@@ -33,7 +31,6 @@ from transports.frame import (
     Release,
     Span,
     StageTrace,
-    Tensor,
 )
 
 log = logs.get("stage")
@@ -50,21 +47,6 @@ class Work:
     row: Row
     offset: int
     codec: Codec
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """A sequence's constants, as they came and as they were read."""
-
-    constants: Constants
-    params: SamplingParams
-    fidelity: Fidelity
-
-    @classmethod
-    def read(cls, constants: Constants) -> Known:
-        """Raises KeyError, TypeError or ValueError for what cannot be used."""
-        params = SamplingParams.from_wire(constants["sampling"])
-        return cls(constants, params, Fidelity.from_wire(constants))
 
 
 class Worker:
@@ -117,7 +99,7 @@ class Worker:
         work, departures = self._admit(frame)
         try:
             if work and not self.stage.is_first:
-                entering = self._read(frame.tensors)
+                entering = self._coder.read(frame.tensors)
             work, output, failed = self._compute_what_can_be(frame, work, entering)
         except FrameError as error:
             log.error("hidden states of microbatch %d are refused: %s", frame.microbatch, error)
@@ -125,13 +107,6 @@ class Worker:
         computed = self._clock()
         departures += failed
         return self._onward(frame, work, departures, output, received, started, computed)
-
-    def _read(self, tensors: Sequence[Tensor]) -> mx.array:
-        """The rows of all spans in the frame, one after another. FrameError for what are none."""
-        arrays = [self._coder.decode(tensor) for tensor in tensors]
-        if not arrays:
-            raise FrameError("codec", "no hidden states")
-        return arrays[0] if len(arrays) == 1 else mx.concatenate(arrays)
 
     def _compute_what_can_be(
         self, frame: Frame, work: list[Work], entering: mx.array | None
@@ -276,7 +251,9 @@ class Worker:
             constants={w.span.sequence: frame.constants[w.span.sequence] for w in work
                        if w.span.sequence in frame.constants},
             departures=(*frame.departures, *departures),
-            tensors=() if self.stage.is_last or not work else self._write(work, output[0]),
+            tensors=() if self.stage.is_last or not work else self._coder.write(
+                output[0], [(w.codec, w.span.length) for w in work]
+            ),
         )  # fmt: skip
         if self.stage.is_last:
             results: list[Sampled] = output
@@ -293,19 +270,6 @@ class Worker:
             )
         trace = StageTrace(self.index, received, started, computed, self._clock())
         return replace(onward, traces=(*frame.traces, trace))
-
-    def _write(self, work: list[Work], rows: mx.array) -> tuple[Tensor, ...]:
-        """One tensor for each codec."""
-        tensors, start = [], 0
-        for codec, group in groupby(work, key=lambda w: w.codec):
-            end = start + sum(w.span.length for w in group)
-            part = rows
-            if end - start < rows.shape[0]:
-                part = mx.contiguous(rows[start:end])
-                mx.eval(part)
-            tensors.append(self._coder.encode(codec, part))
-            start = end
-        return tuple(tensors)
 
     @property
     def dropped(self) -> dict[str, int]:
