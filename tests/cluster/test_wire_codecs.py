@@ -7,21 +7,21 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.baseline_coded import CodedModel
 from tests.cluster.generation import Generation
 from tests.cluster.harness import Cluster
 from tests.cluster.prompts import CODE
 from tests.cluster.reference import Reference
-from tests.stage.coding import coded_tokens
 from transports.codecs.layout import Codec
 
-COUNT = 48
+SPLIT, COUNT = (4, 4), 48
 
 
 @pytest.fixture(scope="module")
 def coded(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Iterator[Cluster]:
     changes = {"n1": {"coordinator": {"codec": "fp8"}}}
     folder = tmp_path_factory.mktemp("codec") / "c"
-    cluster = Cluster(folder, (4, 4), {"embedded": model_folder}, changes=changes).start()
+    cluster = Cluster(folder, SPLIT, {"embedded": model_folder}, changes=changes).start()
     yield cluster
     cluster.close()
 
@@ -32,8 +32,8 @@ def test_the_tokens_are_those_of_coded_hidden_states(
     running = Generation(coded, CODE, COUNT).wait_tokens(1)
     rows = coded.ask("ps")["sequences"]
     assert all(row["codecs"] == [[4, "fp8"]] for row in rows)
-    assert running.result().tokens == coded_tokens(
-        model_folder, (0, 4, 8), Codec.FP8, reference.encode(CODE), COUNT
+    assert running.result().tokens == CodedModel(model_folder, SPLIT, Codec.FP8).decode(
+        reference.encode(CODE), COUNT
     )
     first, between, last = coded.ask("pipeline")["hops"]
     assert (first["wire"], last["wire"]) == (None, None)

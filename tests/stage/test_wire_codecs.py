@@ -11,17 +11,17 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
+from benchmarks.baseline_coded import CodedModel
 from daemon.fidelity import Fidelity
 from daemon.stage.codecs import RowCoder
 from tests.engine.tiny import PROMPT, Tiny, load_split, reference_tokens, save
-from tests.stage.coding import coded_tokens
 from tests.stage.test_pipeline import Rig
 from transports.codecs.layout import Codec
 from transports.frame import DType, Frame, Reason, Tensor
 
 MakeTiny = Callable[[str, int | None], Tiny]
 TOKENS = 12
-CUTS = (0, 2, 4)
+SPLIT, CUTS = (2, 2), (0, 2, 4)
 RAW, FP8, INT8 = (
     Fidelity(0, ((2, codec),) if codec is not Codec.RAW else ())
     for codec in (Codec.RAW, Codec.FP8, Codec.INT8)
@@ -52,7 +52,7 @@ class Tapped(Rig):
 
 
 def coded(tiny: Tiny, codec: Codec) -> tuple[int, ...]:
-    return tuple(coded_tokens(tiny.folder, CUTS, codec, PROMPT, TOKENS))
+    return tuple(CodedModel(tiny.folder, SPLIT, codec).decode(PROMPT, TOKENS))
 
 
 @pytest.mark.parametrize("rates", [{}, {"drop": 0.05, "duplicate": 0.1, "reorder": 0.1}])
