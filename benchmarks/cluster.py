@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -102,6 +103,14 @@ class BenchCluster:
 
     def status(self) -> dict[str, Any]:
         return self.requests.ask("status")
+
+    def await_draft(self) -> None:
+        """ClusterError when its draft does not become ready."""
+        deadline = time.monotonic() + READY_SECONDS
+        while not any(draft["state"] == "ready" for draft in self.status()["drafts"]):
+            if time.monotonic() > deadline:
+                raise ClusterError(f"the draft was not ready in {READY_SECONDS:.0f} s")
+            time.sleep(0.05)
 
     def __enter__(self) -> Self:
         return self

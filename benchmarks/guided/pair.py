@@ -4,19 +4,18 @@ mlx-lm's own speculative generation with the same pair on one core.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from benchmarks.cluster import READY_SECONDS, PinnedCluster
+from benchmarks.cluster import PinnedCluster
 from benchmarks.guided.common import Findings, checked, total_rate
 from benchmarks.paced.field import PROMPTS
 from benchmarks.paced.reference import Answer, Reference
 from benchmarks.report import Fact, at_least
-from benchmarks.requests import ClusterError, Requests
+from benchmarks.requests import Requests
 from benchmarks.rounds import interleave, window_rate
 from benchmarks.worker import Worker
 from daemon.embedded import DRAFT, TARGET
@@ -76,7 +75,7 @@ def measure(found: Findings) -> None:
             TARGET, SPLIT, name="pair", guessing=True, draft="embedded-draft"
         ) as drafting,
     ):
-        wait_for_draft(drafting.requests)
+        drafting.await_draft()
         answers = [reference.answer(reference.ids(text), tokens) for text in TEXTS]
         contest = Contest(worker, reference, answers, Counter())
         clusters = {OFF: off, LOOKUP: lookup, OURS: drafting}
@@ -124,14 +123,6 @@ def measure(found: Findings) -> None:
         "draft, which is given up for them where that gives more tokens: most of the gain is "
         "theirs."
     )
-
-
-def wait_for_draft(requests: Requests) -> None:
-    deadline = time.monotonic() + READY_SECONDS
-    while not any(draft["state"] == "ready" for draft in requests.ask("status")["drafts"]):
-        if time.monotonic() > deadline:
-            raise ClusterError(f"the draft was not ready in {READY_SECONDS:.0f} s")
-        time.sleep(0.1)
 
 
 def _theirs(guesses: int) -> str:

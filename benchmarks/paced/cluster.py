@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,12 +18,10 @@ from benchmarks.models import STATE
 from benchmarks.paced.oracle import Script
 from benchmarks.paced.pace import VARIABLE, Pace
 from benchmarks.paced.plan import Kept, PacedPlan
-from benchmarks.requests import ClusterError
 from benchmarks.worker import ROOT, free_ports
 from daemon.embedded import TARGET
 
 MODULE = "benchmarks.paced.shardd"
-DRAFT_SECONDS = 30.0  # within which it must be ready
 
 
 @dataclass(slots=True)
@@ -63,7 +60,7 @@ def paced_cluster(
         ) as cluster:
             paced = Paced(cluster)
             if draft:
-                _await_draft(cluster)
+                cluster.await_draft()
             yield paced
         paced.passes = Kept.told(plan.folder, "passes")
         paced.hops = Kept.told(plan.folder, "hops")
@@ -71,11 +68,3 @@ def paced_cluster(
         del os.environ[VARIABLE]
         process.terminate()
         process.wait()
-
-
-def _await_draft(cluster: BenchCluster) -> None:
-    deadline = time.monotonic() + DRAFT_SECONDS
-    while not any(draft["state"] == "ready" for draft in cluster.status()["drafts"]):
-        if time.monotonic() > deadline:
-            raise ClusterError("no draft is ready")
-        time.sleep(0.05)
