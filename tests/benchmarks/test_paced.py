@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from benchmarks.ladder import best_split, split_pace
 from benchmarks.paced.ends import SENT, Arrivals, stamped
-from benchmarks.paced.field import TWO, Row
+from benchmarks.paced.field import TWO, Field, Overrun, Row
 from benchmarks.paced.oracle import Oracle, OracleDrafter, Script, trace
 from benchmarks.paced.pace import FULL_ROW, MS, Link, Pace
 from benchmarks.paced.plan import Kept, PacedPlan
+from benchmarks.paced.reference import Reference
 from daemon.draft.drafter import Guess, Lag
 from daemon.history import History
 from daemon.scheduler.request import Request
@@ -148,3 +150,28 @@ def test_an_oracle_drafts_nothing_for_others() -> None:
     drafter = OracleDrafter([])
     drafter.propose(A, 0, 0, (1, 2), 6, {}, 0.0)
     assert not drafter.busy
+
+
+class _NoReference:
+    """Nothing is asked of it here."""
+
+
+@pytest.mark.parametrize(("overruns", "rows"), [(0, 1), (2, 1), (3, None)])
+def test_a_row_whose_real_work_did_not_fit_is_measured_again(
+    overruns: int, rows: int | None
+) -> None:
+    field = Field(cast(Reference, _NoReference()), short=True)
+    left = [None] * overruns
+
+    def measure(field: Field) -> None:
+        field.add(Row("row", "", 1.0, 2.0), "row", 0.5)
+        if left:
+            left.pop()
+            raise Overrun("2 of 9 hops took longer than paced")
+
+    if rows is None:
+        with pytest.raises(Overrun):
+            field.measure(measure)
+        return
+    field.measure(measure)
+    assert (len(field.rows), len(field.checks)) == (rows, rows)
