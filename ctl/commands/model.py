@@ -47,8 +47,7 @@ def load(
     from ctl.local import parse_split
     from daemon.messages import Chunk
 
-    if "/" in model and Path(model).is_dir():
-        model = str(Path(model).resolve())  # the coordinator has another working directory
+    model = model_reference(model)
     parts = None if split is None else list(parse_split(split))
     data: dict[str, Any] = {}
     with session.client() as client:
@@ -70,6 +69,11 @@ def load(
         finally:
             progress.close()
     session.show({**data, "dry_run": False}, lambda style: f"loaded {_described(data)}")
+
+
+def model_reference(text: str) -> str:
+    """A name as it is, a folder from the root on: the coordinator has another working directory."""
+    return str(Path(text).resolve()) if "/" in text and Path(text).is_dir() else text
 
 
 def unload(session: Session, dry_run: DryRun = False) -> None:

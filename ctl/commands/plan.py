@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ctl.commands.model import model_reference
 from ctl.errors import CommandError, ExitCode
 from ctl.options import command
 from ctl.render.plan import plan_text
@@ -54,10 +54,8 @@ def plan(
     from ctl.local import parse_split
     from daemon.messages import Chunk
 
-    if model and "/" in model and Path(model).is_dir():
-        model = str(Path(model).resolve())  # the coordinator has another working directory
     arguments = {
-        "model": model,
+        "model": model and model_reference(model),
         "objective": objective,
         "context": context,
         "split": None if split is None else list(parse_split(split)),
