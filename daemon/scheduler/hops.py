@@ -81,7 +81,7 @@ class Hops:
         traces: Sequence[StageTrace],
     ) -> None:
         """A frame came back complete. It teaches nothing if a sequence in it is not known."""
-        if [t.stage for t in traces] != list(range(len(self._sent))) or not self._hops:
+        if not self._hops or [t.stage for t in traces] != list(range(len(self._sent))):
             return
         fidelities = [fidelity_of(span.sequence) for span in spans]
         for i, (hop, speed) in enumerate(zip(self._hops, self._speeds, strict=True)):

@@ -184,14 +184,12 @@ class Speculator:
                 sequence.guesses.clear()
             self.changed(sequence)
 
-    def _drafting(self, sequence: Sequence) -> bool:
-        """Whether the draft is to be relied on."""
-        return self._trial.drafting and self.draft.brings(sequence.id)
-
     def delivered(self, sequence: Sequence, tokens: int, now: float) -> None:
         """So many of its tokens go to their client."""
         if self.draft.here:
-            self._trial.delivered(tokens, now, bool(self._guesser.guess(sequence, 1)))
+            # Asked each time: so n-grams keep up with the sequence, and are judged by it.
+            otherwise = bool(self._guesser.guess(sequence, 1))
+            self._trial.delivered(tokens, now, otherwise)
 
     def forget(self, sequence: bytes) -> None:
         self._trial.interrupt()
@@ -205,9 +203,7 @@ class Speculator:
         now and then.
         """
         length = len(sequence.history)
-        if sequence.status is not SequenceStatus.DECODE:
-            return length
-        if not self._needs_draft(sequence):
+        if sequence.status is not SequenceStatus.DECODE or not self._needs_draft(sequence):
             return length
         tempo = self._tempo(sequence)
         if tempo == NONE:
@@ -227,6 +223,10 @@ class Speculator:
         own = repeats_itself(sequence) or not self._drafting(sequence)
         if lacking > 0 and self._enabled and own:
             sequence.guess(self._guesser.guess(sequence, lacking))
+
+    def _drafting(self, sequence: Sequence) -> bool:
+        """Whether the draft is to be relied on."""
+        return self._trial.drafting and self.draft.brings(sequence.id)
 
     def _needs_draft(self, sequence: Sequence) -> bool:
         """Whether there is one, and nothing else says what comes after its guesses."""
