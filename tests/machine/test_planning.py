@@ -32,8 +32,10 @@ def test_the_head_where_it_was_not_measured() -> None:
         Measured("a", (1.0, 1.0, 2.0), 0.8, 9),
         Measured("b", (2.0, 2.0, 4.0), None, 9),
     ]
-    assert [host.head_seconds for host in hosts_of(measured, MODEL)] == [0.8, pytest.approx(1.6)]
-    alone = hosts_of(measured[1:], MODEL)
+    measured.append(Measured("c", (1.0, 1.0, 2.0), 0.4, 9))
+    heads = [host.head_seconds for host in hosts_of(measured, MODEL)]
+    assert heads == [0.8, pytest.approx(8.0 * 0.15), 0.4]
+    alone = hosts_of(measured[1:2], MODEL)
     assert alone[0].head_seconds == pytest.approx(8.0 * 50 / 400), "as its bytes do"
 
 

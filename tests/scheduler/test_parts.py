@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from daemon.scheduler.compose import Load, compose
-from daemon.scheduler.cost import CostModel
+from daemon.scheduler.cost import CostModel, Pass
 from daemon.scheduler.outbox import MAX_COMMANDS, Outbox
 from daemon.scheduler.pipeline import Pipeline, StageCost
 from daemon.scheduler.ready import ReadyQueue
@@ -57,6 +57,18 @@ def ready(decode: bytes, prefill: bytes) -> ReadyQueue:
 def test_compose(decode: bytes, prefill: bytes, load: Load, chosen: str) -> None:
     pieces = compose(ready(decode, prefill), load, COST, OFF, 0.0)
     assert " ".join(f"{chr(p.sequence.id[0])}{p.length}" for p in pieces) == chosen
+
+
+@pytest.mark.parametrize(("prefill", "size"), [(b"", 4), (b"p", 2)])
+def test_groups_are_not_joined_for_little_beside_a_prompt(prefill: bytes, size: int) -> None:
+    """It is so much better for four to be one group that two groups are given up: not then."""
+    cost = CostModel([StageCost(((1, 0.03), (2, 0.02), (4, 0.03)), 0.001)] * 2, 16)
+    assert cost.groups(4, 0).size == 2
+    for _ in range(100):
+        done = [StageTrace(i, 0.0, 0.0, 0.033, 0.033) for i in range(2)]
+        cost.observe(Pass(2), done, 0.0, 0.066)
+    pieces = compose(ready(b"abcd", prefill), Load(decoding=4), cost, OFF, 0.0)
+    assert sum(piece.sequence.id[0] in b"abcd" for piece in pieces) == size
 
 
 def test_a_model_that_cannot_mix_has_one_chunk_beside_the_steps() -> None:

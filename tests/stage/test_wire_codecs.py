@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,13 @@ import pytest
 
 from benchmarks.baseline_coded import CodedModel
 from daemon.fidelity import Fidelity
+from daemon.sampling import SamplingParams
 from daemon.stage.codecs import RowCoder
+from daemon.stage.worker import Worker
 from tests.engine.tiny import PROMPT, Tiny, load_split, reference_tokens, save
 from tests.stage.test_pipeline import Rig
 from transports.codecs.layout import Codec
-from transports.frame import DType, Frame, Reason, Tensor
+from transports.frame import DType, Frame, FrameKind, Reason, Span, Tensor
 
 MakeTiny = Callable[[str, int | None], Tiny]
 TOKENS = 12
@@ -193,3 +195,36 @@ def test_a_model_that_computes_in_a_larger_type_than_most_of_its_weights(
     assert {t.dtype for f in rig.between for t in f.tensors} == {DType.FP8_ROWS, DType.FLOAT32}
     assert tuple(rig.tokens[NAMES[RAW]]) == model.reference
     assert tuple(rig.tokens[NAMES[FP8]]) == coded(model, Codec.FP8)
+
+
+def test_rows_that_come_in_one_order_and_go_in_another(llama: Tiny) -> None:
+    """Written alike on one hop, sequences may not be on the next: each keeps its own rows."""
+    first, second = ((1, Codec.FP8), (3, Codec.INT8)), ((1, Codec.INT8), (3, Codec.FP8))
+    asked = {b"1" * 16: (first, PROMPT[:7]), b"2" * 16: (second, PROMPT[3:])}
+    together = _through(llama, asked)
+    alone = [_through(llama, {name: one}) for name, one in asked.items()]
+    assert together == {name: tokens for one in alone for name, tokens in one.items()}
+    assert len(set(together.values())) == 2
+
+
+def _through(
+    tiny: Tiny, asked: dict[bytes, tuple[tuple[tuple[int, Codec], ...], Sequence[int]]]
+) -> dict[bytes, int]:
+    """The next token of each, by three stages that take all of them in one frame."""
+    stages = load_split(tiny.folder, (0, 1, 3, 4))
+    workers = [Worker(s, RowCoder.of(s.info), i, lambda: 0.0) for i, s in enumerate(stages)]
+    frame = Frame(
+        FrameKind.WORK,
+        1,
+        1,
+        1,
+        tuple(Span(name, 1, 0, len(prompt), 0, 1) for name, (_, prompt) in asked.items()),
+        tuple(token for _, prompt in asked.values() for token in prompt),
+        {
+            name: {"sampling": SamplingParams().to_wire(), **Fidelity(0, codecs).to_wire()}
+            for name, (codecs, _) in asked.items()
+        },
+    )
+    for worker in workers:
+        frame = worker.handle(frame, 0.0)
+    return {span.sequence: token for span, token in zip(frame.spans, frame.tokens, strict=True)}
