@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from daemon import messages as msg
-from daemon.cluster.events import Slot
+from daemon.cluster.events import ModelSpec, Slot
 from daemon.cluster.member import Member
 from daemon.coordinator.models import ServedModel
 from daemon.layers import LayerRange
@@ -33,10 +33,9 @@ class Cluster(StandIn):
         self.nodes = nodes
         self.asked: list[tuple[str, msg.Profile]] = []
         info = SimpleNamespace(
-            layer_bytes=(10,) * 6, embedding_bytes=5, head_bytes=5, tied=False,
             kv_bytes_per_token_per_layer=1, context_length=8,
         )  # fmt: skip
-        spec = SimpleNamespace(name="toy", folder="/toy", digest=DIGEST)
+        spec = ModelSpec("toy", "/toy", DIGEST, (10,) * 6, 5, 5)
         self.model = ServedModel(cast(Any, spec), cast(Any, info), cast(Any, None))
 
     def nodes_of(self, split: tuple[int, ...]) -> tuple[str, ...]:
