@@ -18,7 +18,7 @@ from typing import Any
 
 import mlx.core as mx
 from mlx.nn.layers.base import Module
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.utils import _get_classes, load_model
 
 from daemon.engine.caches import CachePlan
@@ -41,14 +41,15 @@ _DTYPES = {
 
 @dataclass(frozen=True, slots=True)
 class LoadedPart:
-    """A stage's share of a model. `tensors` are the names of the stored tensors that were
-    opened.
+    """A stage's share of a model. `tensors` are the names of the stored tensors that were opened;
+    `parameters` is what it computes with, by path.
     """
 
     partial: PartialModel
     tensors: frozenset[str]
     files: frozenset[Path]
     weights_bytes: int
+    parameters: Mapping[str, mx.array]
 
 
 def load_part(
@@ -57,9 +58,10 @@ def load_part(
     layers: LayerRange,
     progress: Progress | None,
     compiled: bool,
+    held: LoadedPart | None = None,
 ) -> LoadedPart:
     """Read the tensors of `layers`, of the embedding on the first stage, of norm and head on the
-    last.
+    last. What another part of the same model holds already is shared with it, not read again.
 
     Raises a LoadError; nothing is kept then. `progress` gets bytes done and bytes in all, after
     each parameter.
@@ -70,16 +72,24 @@ def load_part(
         sketch = _build(folder, nothing)
         sources = dependencies(_parameters(sketch), nothing)
         used = _used_parameters(PartialModel(sketch, layers), layers)
-    wanted = frozenset[str]().union(*(sources[name] for name in used))
+    shared = held.parameters if held else {}
+    missing = used - shared.keys()
+    wanted = frozenset[str]().union(*(sources[name] for name in missing))
     files = frozenset(catalog[name].file for name in wanted)
     model = _build(folder, {**nothing, **_open(files, wanted)})
     for index, layer in enumerate(model.layers):
         if not layers.start <= index < layers.end:
             _strip(layer)
-    _evaluate(model, used, sum(catalog[name].nbytes for name in wanted), folder, progress)
+    kept = [(name, shared[name]) for name in used & shared.keys()]
+    model.update(tree_unflatten(kept))
+    _evaluate(model, missing, sum(catalog[name].nbytes for name in wanted), folder, progress)
     own = _parameters(model)
     return LoadedPart(
-        PartialModel(model, layers), wanted, files, sum(own[name].nbytes for name in used)
+        PartialModel(model, layers),
+        wanted,
+        files,
+        sum(own[name].nbytes for name in used),
+        {name: own[name] for name in used},
     )
 
 

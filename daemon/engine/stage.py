@@ -86,6 +86,7 @@ class Stage:
         self.tensors_opened = len(part.tensors)
         self.files_opened = part.files
         self.compiled = False
+        self._part = part
         self._partial = part.partial
         self._plan = CachePlan(part.partial.model, layers)
         self._head = Head(part.partial, info.vocab_size) if self.is_last else None
@@ -99,8 +100,11 @@ class Stage:
         layers: LayerRange,
         *,
         progress: Callable[[int, int], None] | None = None,
+        held: Stage | None = None,
     ) -> Stage:
-        """Load the stage's own tensors and nothing else.
+        """Load the stage's own tensors and nothing else. What `held`, a stage of the same model,
+        has of them is shared with it: both can be used, and what only one of them needs is free
+        when that is.
 
         `progress(bytes_done, bytes_total)` is called after each parameter. Raises a LoadError,
         which names the file and the cause, for an unsupported or damaged model or a range outside
@@ -115,7 +119,8 @@ class Stage:
                 f"ask for a range inside [0, {info.layers})",
             )
         compiled = compiler_works()
-        stage = cls(info, layers, load_part(folder, catalog, layers, progress, compiled))
+        shared = held._part if held else None  # a stage's own class: nobody else needs it
+        stage = cls(info, layers, load_part(folder, catalog, layers, progress, compiled, shared))
         stage.compiled = compiled
         return stage
 
