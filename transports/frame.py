@@ -110,7 +110,12 @@ class Fork:
     length: int
 
 
-Command = Release | Fork
+@dataclass(frozen=True, slots=True)
+class Barrier:
+    """Command: no frame of this epoch follows. It leaves the ring as it came."""
+
+
+Command = Release | Fork | Barrier
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import struct
 
 from transports.errors import EncodeError, FrameError
 from transports.frame import (
+    Barrier,
     Command,
     Departure,
     DType,
@@ -27,7 +28,7 @@ COMMAND = struct.Struct("<B3x16sII16s")
 DEPARTURE = struct.Struct("<16sIIHBx")
 TRACE = struct.Struct("<Idddd")
 TENSOR = struct.Struct("<BBxxIIII")
-RELEASE, FORK = 1, 2
+RELEASE, FORK, BARRIER = 1, 2, 3
 _NOBODY = bytes(16)
 
 _DTYPES = {d.value: d for d in DType}
@@ -80,6 +81,8 @@ def pack_command(command: Command) -> bytes:
             if length == 0 or source == target:
                 raise EncodeError(f"a fork of {length} tokens, or of a sequence from itself")
             return COMMAND.pack(FORK, target, attempt, length, source)
+        case Barrier():
+            return COMMAND.pack(BARRIER, _NOBODY, 0, 0, _NOBODY)
 
 
 def read_command(code: int, sequence: bytes, attempt: int, length: int, source: bytes) -> Command:
@@ -87,6 +90,8 @@ def read_command(code: int, sequence: bytes, attempt: int, length: int, source: 
         return Release(sequence, attempt)
     if code == FORK and length and source != sequence:
         return Fork(source, sequence, attempt, length)
+    if code == BARRIER and (sequence, attempt, length, source) == (_NOBODY, 0, 0, _NOBODY):
+        return Barrier()
     raise FrameError("command", f"command {code} of length {length}")
 
 

@@ -21,9 +21,9 @@ Part 0, little-endian, without padding between the blocks:
     56          spans            40 each: sequence 16, attempt 4, position 4, length 4,
                                  prefix hash 8, outputs 4
                 tokens           4 each: int32
-                commands         44 each: kind 1 (1 release, 2 fork), reserved 3, sequence 16
-                                 (of a fork: its target), attempt 4, length 4, source 16
-                                 (of a release: both 0)
+                commands         44 each: kind 1 (1 release, 2 fork, 3 barrier), reserved 3,
+                                 sequence 16 (of a fork: its target), attempt 4, length 4,
+                                 source 16 (of a release: both 0; of a barrier: all 0)
                 departures       28 each: sequence 16, attempt 4, held 4, stage 2, reason 1,
                                  reserved 1
                 traces           36 each: stage 4, received 8, started 8, computed 8, sent 8
@@ -49,7 +49,17 @@ from itertools import chain
 
 from transports import limits as size
 from transports.errors import EncodeError, FrameError, VersionError
-from transports.frame import SEQUENCE_ID_BYTES, Command, Departure, Fork, Frame, FrameKind, Span
+from transports.frame import (
+    SEQUENCE_ID_BYTES,
+    Barrier,
+    Command,
+    Departure,
+    Fork,
+    Frame,
+    FrameKind,
+    Release,
+    Span,
+)
 from transports.limits import MAX_RANK, FrameLimits
 from transports.meta import pack_meta, unpack_meta
 from transports.records import (
@@ -119,7 +129,7 @@ def encode(frame: Frame, limits: FrameLimits | None = None) -> list[Buffer]:
         raise EncodeError(f"a number does not fit its field: {e}") from e
     named = chain(
         [s.sequence for s in spans],
-        *[(c.source, c.target) if isinstance(c, Fork) else (c.sequence,) for c in frame.commands],
+        *[_named(command) for command in frame.commands],
         [d.sequence for d in frame.departures],
     )
     if any(len(sequence) != SEQUENCE_ID_BYTES for sequence in named):
@@ -205,6 +215,16 @@ def decode(parts: Sequence[Buffer], limits: FrameLimits) -> Frame:
         logprobs,
         tuple([read_tensor(descriptor, part, limits) for descriptor, part in tensors]),
     )
+
+
+def _named(command: Command) -> tuple[bytes, ...]:
+    match command:
+        case Fork(source, target):
+            return source, target
+        case Release(sequence):
+            return (sequence,)
+        case Barrier():
+            return ()
 
 
 def _inconsistent(kind: FrameKind, spans: Sequence[Span], n_tokens: int) -> str | None:

@@ -73,6 +73,31 @@ class FrameOverdue:
 
 
 @dataclass(frozen=True, slots=True)
+class RebalanceWanted:
+    """Move the running pipeline to this layout. Computing again all that it holds would take
+    `replay_seconds`: where copying it takes longer, that is done instead. PlacementError when it is
+    no layout for this cluster now.
+    """
+
+    slots: tuple[Slot, ...]
+    replay_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RebalanceUnwanted:
+    """Go on as before."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class BarrierReturned:
+    """The barrier of this epoch has come out of the ring, behind all results."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time has passed. For `stalled` seconds of it the coordinator itself stood still (its machine
     slept, or was overloaded): whose silence that was nobody knows.
@@ -155,6 +180,24 @@ class PipelineDown:
     """Requests wait; `why` is for people."""
 
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class SendBarrier:
+    """Nothing is to be sent in this epoch after a barrier, which is to be sent now."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class RebalanceEnded:
+    """The pipeline is up in the wanted layout, or `why` says why it is in the one before. KV was
+    copied, so many bytes, or computed again (`replayed`).
+    """
+
+    why: str
+    copied_bytes: int
+    replayed: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -270,9 +270,13 @@ class Cluster:
         self._assigned_at = now
         addresses = [m.loaded.data_address for m in ready if m.loaded]
         onward = [*addresses[1:], self.wanted.result_address]
+        ranges = [slot.layers for slot in self.slots]
         return [
-            ToStage(m.name, msg.Assign(self.term, self.epoch, i, to, self.rules.chunk_tokens))
-            for i, (m, to) in enumerate(zip(ready, onward, strict=True))
+            ToStage(
+                m.name,
+                msg.Assign(self.term, self.epoch, i, to, self.rules.chunk_tokens, r.start, r.end),
+            )
+            for i, (m, to, r) in enumerate(zip(ready, onward, ranges, strict=True))
             if m.assigned != self.epoch
         ]
 

@@ -20,6 +20,7 @@ from daemon.messages.hello import (
     StageHello,
     Welcome,
 )
+from daemon.messages.moving import Give, Giving, Prepare, Prepared, Settle, Switch
 from daemon.messages.node import ChildExited, KillStage, LogsQuery, LogsReport, NodeHeartbeat
 from daemon.messages.request import Chunk, Failure, Reply, Request
 from daemon.messages.saved_kv import (
@@ -62,6 +63,8 @@ __all__ = [
     "Drained",
     "DropKv",
     "Failure",
+    "Give",
+    "Giving",
     "Goodbye",
     "Heartbeat",
     "HeartbeatAck",
@@ -83,6 +86,8 @@ __all__ = [
     "MessageError",
     "NodeHeartbeat",
     "NodeHello",
+    "Prepare",
+    "Prepared",
     "Profile",
     "Profiled",
     "Propose",
@@ -92,7 +97,9 @@ __all__ = [
     "Request",
     "Revoke",
     "SaveKv",
+    "Settle",
     "StageHello",
+    "Switch",
     "Unload",
     "Welcome",
     "decode",

@@ -12,6 +12,7 @@ from daemon.messages.hello import (
     StageHello,
     Welcome,
 )
+from daemon.messages.moving import Give, Giving, Prepare, Prepared, Settle, Switch
 from daemon.messages.node import ChildExited, KillStage, LogsQuery, LogsReport, NodeHeartbeat
 from daemon.messages.request import Chunk, Failure, Reply, Request
 from daemon.messages.saved_kv import (
@@ -62,6 +63,12 @@ Message = (
     | Profile
     | Profiled
     | Assigned
+    | Prepare
+    | Prepared
+    | Give
+    | Giving
+    | Switch
+    | Settle
     | Heartbeat
     | HeartbeatAck
     | LinkFailed

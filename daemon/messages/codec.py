@@ -13,11 +13,13 @@ import msgpack
 from daemon.batching import Batching
 from daemon.messages.catalogue import Message
 from daemon.messages.drafting import Propose, Proposed
-from daemon.messages.stage import Load, Loaded
+from daemon.messages.moving import Prepare, Prepared
+from daemon.messages.stage import Assign, Load, Loaded
 from transports.codecs.layout import Codec
 
 MAX_MESSAGE_BYTES = 8 << 20
 _BATCHING = {batching.value for batching in Batching}
+_OF_LAYERS = (Load, Loaded, Assign, Prepare, Prepared)
 LARGEST = (1 << 62) - 1  # of every number: sums and successors still fit 64 bits
 
 _BY_NAME: dict[str, type[Any]] = {cls.__name__: cls for cls in get_args(Message)}
@@ -57,7 +59,7 @@ def decode(data: bytes) -> Message:
     for field, value in body.items():
         if not checks[field](value):
             raise MessageError(f"{cls.__name__}.{field} is {value!r:.40}")
-    if cls in (Load, Loaded) and not body["start"] < body["end"]:
+    if cls in _OF_LAYERS and not body["start"] < body["end"]:
         raise MessageError(f"{cls.__name__} of layers [{body['start']}, {body['end']})")
     if cls is Loaded and body["batching"] not in _BATCHING:
         raise MessageError(f"Loaded.batching is {body['batching']!r:.40}")

@@ -22,8 +22,8 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Assign:
-    """Take place `stage` in the pipeline of `epoch` and send on to `next_address`; frames of lower
-    epochs are dropped.
+    """Take place `stage` in the pipeline of `epoch`, with layers [start, end), and send on to
+    `next_address`; frames of lower epochs are dropped.
     """
 
     term: int
@@ -31,6 +31,8 @@ class Assign:
     stage: int
     next_address: str
     chunk_tokens: int
+    start: int
+    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +152,9 @@ class Heartbeat:
     stops when it hangs.
 
     It says what the stage holds (no digest: nothing) and in which epoch it has its place, so that
-    whatever was said and lost is noticed. `microbatch` is the one being computed, since
-    `busy_seconds`; 0 when idle. `link` is the state of the link to the next stage. `clock` is the
+    whatever was said and lost is noticed. `move` is the rebalance that it holds something
+    for beside that, 0: none. `microbatch` is the one being computed, since `busy_seconds`; 0 when
+    idle. `link` is the state of the link to the next stage. `clock` is the
     sender's monotonic time, echoed in HeartbeatAck, from which the sender learns the coordinator's
     clock.
     """
@@ -174,6 +177,7 @@ class Heartbeat:
     bytes_total: int
     sequences: int
     kv_bytes: int
+    move: int
     resident_bytes: int
     dropped: dict[str, int]
     link: str

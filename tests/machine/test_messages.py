@@ -19,6 +19,13 @@ SAMPLES: list[msg.Message] = [
     msg.Welcome(3, "home"),
     msg.Load(1, "m", "/m", "d", 0, 4),
     msg.Revoke(1, b"\x01" * 16, 2),
+    msg.Assign(1, 2, 0, "tcp://b:1", 512, 0, 4),
+    msg.Prepare(1, 2, "m", "/m", "d", 0, 4),
+    msg.Prepared("a", "i", 2, 0, 4, "tcp://a:1", "tcp://a:2", 0.5, "", ""),
+    msg.Give(1, 2, [{"address": "tcp://b:1", "start": 0, "end": 4}]),
+    msg.Giving("a", "i", 2, 100, 7, ""),
+    msg.Switch(1, 2, 7, 1, "tcp://c:1", 512, 2, True),
+    msg.Settle(1, 2),
     msg.Request(1, 7, "generate", {"prompt": "é", "sampling": {"seed": 2**64 - 1}}),
     msg.Chunk(7, {"tokens": [1, 2], "logprobs": None}),
     msg.LogsReport(1, "a", ["one", "two"]),
@@ -29,7 +36,7 @@ SAMPLES: list[msg.Message] = [
     msg.Proposed("a", "i", b"\x01" * 16, 4, 77, [1, 2]),
     msg.DraftLags("a", "i", b"\x01" * 16, 0),
     msg.Heartbeat(
-        "a", "i", 9, 1.5, 1, "d", 0, 4, 1, 2, 3, 4, 0.5, False, 0, 0, 1, 2, 3, {"stale": 1}, "up"
+        "a", "i", 9, 1.5, 1, "d", 0, 4, 1, 2, 3, 4, 0.5, False, 0, 0, 1, 2, 5, 3, {"stale": 1}, "up"
     ),
 ]
 

@@ -15,7 +15,17 @@ import pytest
 
 from tests.transports.contract import LIMITS, full_frame, plain, work
 from transports.errors import EncodeError, FrameError, VersionError
-from transports.frame import DType, Fork, Frame, FrameKind, Release, Span, StageTrace, Tensor
+from transports.frame import (
+    Barrier,
+    DType,
+    Fork,
+    Frame,
+    FrameKind,
+    Release,
+    Span,
+    StageTrace,
+    Tensor,
+)
 from transports.limits import FrameLimits
 from transports.wire import decode, encode
 
@@ -103,7 +113,8 @@ def test_evaluated_arrays_of_mlx_go_without_a_copy() -> None:
         (56 + 24, struct.pack("<I", 2**32 - 1), "count"),
         (56 + 36, struct.pack("<I", 2**32 - 1), "limit"),  # outputs
         (136, struct.pack("<i", -1), "token"),
-        (148, b"\x03", "command"),
+        (148, b"\x04", "command"),
+        (148, b"\x03", "command"),  # a barrier of a sequence
         (148, b"\x02", "command"),  # a fork of nothing
         (148 + 24, struct.pack("<I", 1), "command"),  # a release with a length
         (148 + 28, b"\x01", "command"),  # a release with a source
@@ -198,6 +209,11 @@ def with_meta(meta: object) -> list[bytes]:
 )
 def test_meta_has_one_shape(meta: object) -> None:
     assert refused(with_meta(meta)) == "meta"
+
+
+def test_a_barrier_is_all_that_its_frame_has() -> None:
+    frame = replace(work(), spans=(), tokens=(), constants={}, commands=(Barrier(),), tensors=())
+    assert decode(encode(frame), LIMITS) == frame
 
 
 @pytest.mark.parametrize("claimed", [LIMITS.max_tokens, 20_000])
