@@ -23,6 +23,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 MAX_CHUNK_TOKENS = 4096  # the longest prefill chunk a frame may ask for
 WIDEST_ELEMENT = 4  # bytes: float32
 RECONNECT_SECONDS = 0.5
+LINGER_SECONDS = 1.0  # for what was sent to the process that was the next one until now
 
 
 class Ring:
@@ -70,7 +71,7 @@ class Ring:
         if self._sender and self._sender.address == address:
             return
         if self._sender:
-            self._sender.close(0.0)
+            self._sender.close(LINGER_SECONDS)
             self._sender = None
         self._sender = open_sender(
             address,
@@ -88,6 +89,11 @@ class Ring:
         for end in (self._sender, self._receiver):
             if end:
                 _ = end.state
+
+    @property
+    def address(self) -> str:
+        """Where frames are taken; empty while nothing is open."""
+        return self._receiver.address if self._receiver else ""
 
     @property
     def pollable(self) -> Any:

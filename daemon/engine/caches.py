@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -27,10 +28,11 @@ class SequenceCache:
     `entries` is the list that the model's forward is given, one element per layer of the whole
     model. In place of a layer outside the stage stands an own one of the same kind, because models
     take masks from fixed indices. `kv_bits` is what was asked for: layers that cannot be quantised
-    are exact all the same.
+    are exact all the same. `lowest` is the least length that it was cut to since somebody last set
+    it: who copies the caches while they change knows by it how far the copy is right.
     """
 
-    __slots__ = ("entries", "kv_bits", "length", "own", "phantoms", "states")
+    __slots__ = ("entries", "kv_bits", "length", "lowest", "own", "phantoms", "states")
 
     def __init__(
         self,
@@ -45,6 +47,7 @@ class SequenceCache:
         self.kv_bits = kv_bits
         self.states = tuple(layer for layer in self.own if isinstance(layer, StateCache))
         self.length = 0
+        self.lowest = sys.maxsize
 
     def begin(self) -> None:
         """The forward is about to append to every own cache."""
@@ -101,6 +104,7 @@ class SequenceCache:
         for phantom in self.phantoms:
             phantom.offset = length
         self.length = length
+        self.lowest = min(self.lowest, length)
 
     def fork(self, length: int) -> SequenceCache | None:
         """Another sequence that starts with the first `length` positions of this one; fewer when
@@ -124,6 +128,17 @@ class SequenceCache:
         )
         fork.length = length
         return fork
+
+    def joined(self, other: Mapping[int, LayerCache], length: int) -> SequenceCache:
+        """One of the same layers, of which some are those of `other`, by their place among `own`;
+        all of them hold `length` positions. CacheError when one does not.
+        """
+        own = [other.get(n, layer) for n, layer in enumerate(self.own)]
+        places = {id(layer): n for n, layer in enumerate(self.own)}
+        entries = [own[places[id(e)]] if id(e) in places else e for e in self.entries]
+        joined = SequenceCache(own, entries, self.phantoms, self.kv_bits)
+        joined.restored(length)
+        return joined
 
     def arrays(self) -> list[mx.array]:
         """What has to be evaluated after a step."""

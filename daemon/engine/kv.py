@@ -6,6 +6,7 @@ Both kinds hold keys and values in the order of positions, so that decoding one 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import count
 from typing import Any, Protocol
 
@@ -127,6 +128,17 @@ class FullCache:
         self.keys[..., start:end, :] = keys
         self.values[..., start:end, :] = values
         return self.keys[..., :end, :], self.values[..., :end, :]
+
+    def take_in(self, parts: Sequence[mx.array], room: int) -> None:
+        """Append positions that another such cache has: its keys and values. An empty one makes
+        room for so many positions at once.
+        """
+        keys, values = parts
+        if self.keys is None:
+            capacity = grown(0, room, self._phase)
+            self.keys = resized(None, keys, 0, capacity)
+            self.values = resized(None, values, 0, capacity)
+        self.update_and_fetch(keys, values)
 
     def make_mask(self, n: int, window_size: int | None = None, return_array: bool = False) -> Any:
         return full_mask(n, self.offset, window_size, return_array)

@@ -79,7 +79,7 @@ def load_part(
     model = _build(folder, {**nothing, **_open(files, wanted)})
     for index, layer in enumerate(model.layers):
         if not layers.start <= index < layers.end:
-            _strip(layer)
+            strip(layer)
     kept = [(name, shared[name]) for name in used & shared.keys()]
     model.update(tree_unflatten(kept))
     _evaluate(model, missing, sum(catalog[name].nbytes for name in wanted), folder, progress)
@@ -175,11 +175,11 @@ def _used_parameters(partial: PartialModel, layers: LayerRange) -> frozenset[str
     return used | {name for name, array in parameters.items() if id(array) in owned}
 
 
-def _strip(layer: Any) -> None:
+def strip(part: Any) -> None:
     """Delete the parameters of a layer that does not run here, so that none can be evaluated by
-    accident.
+    accident; or of a whole model that is not to run any more.
     """
-    for _, module in layer.named_modules():
+    for _, module in part.named_modules():
         for name in [name for name, value in module.items() if isinstance(value, mx.array)]:
             del module[name]
 

@@ -7,6 +7,7 @@ gives the same. (mlx-lm's own generation lets the first chunk of a prompt see ex
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -40,14 +41,23 @@ class QuantizedCache:
 
         Raises CacheError, with nothing changed, for a size that the group does not divide.
         """
-        new_keys, new_values = self._packed(keys), self._packed(values)
-        start, end = self.offset, self.offset + keys.shape[2]
+        return self._append(self._packed(keys), self._packed(values))
+
+    def take_in(self, parts: Sequence[mx.array], room: int) -> None:
+        """Append positions that another such cache has: three arrays of its keys, then three of its
+        values. An empty one makes room for so many positions at once.
+        """
+        elements, scales, biases, *values = parts
+        self._append((elements, scales, biases), (values[0], values[1], values[2]), room)
+
+    def _append(self, keys: Packed, values: Packed, room: int = 0) -> tuple[Packed, Packed]:
+        start, end = self.offset, self.offset + keys[0].shape[2]
         if self.keys is None or self.values is None or end > self.keys[0].shape[2]:
-            capacity = grown(start, end, self._phase)
-            self.keys = _resized(self.keys, new_keys, start, capacity)
-            self.values = _resized(self.values, new_values, start, capacity)
+            capacity = grown(start, max(end, room), self._phase)
+            self.keys = _resized(self.keys, keys, start, capacity)
+            self.values = _resized(self.values, values, start, capacity)
         self.offset = end
-        return _appended(self.keys, new_keys, start), _appended(self.values, new_values, start)
+        return _appended(self.keys, keys, start), _appended(self.values, values, start)
 
     def make_mask(self, n: int, window_size: int | None = None, return_array: bool = False) -> Any:
         return full_mask(n, self.offset, window_size, return_array)

@@ -45,12 +45,12 @@ def take(cache: SequenceCache, length: int) -> list[LayerParts]:
         if not layer.restorable(length):
             raise CacheError(f"a {layer.kind} cache cannot be cut at position {length}")
     mx.eval(cache.arrays())
-    return [_take(layer, length) for layer in cache.own]
+    return [take_layer(layer, length) for layer in cache.own]
 
 
 def put(layer: LayerCache, saved: LayerBytes, length: int) -> None:
     """Make a fresh cache what it was at `length` when it was taken. The bytes are copied."""
-    arrays = {array.name: _to_array(array, data) for array, data in saved.arrays}
+    arrays = {array.name: to_array(array, data) for array, data in saved.arrays}
     mx.eval(list(arrays.values()))
     match layer:
         case FullCache() | WindowCache():
@@ -75,7 +75,7 @@ def forms(cache: SequenceCache) -> tuple[LayerForm, ...]:
 
 def _form(layer: LayerCache) -> LayerForm:
     arrays = []
-    for name, array in _named(layer):
+    for name, array in named_arrays(layer):
         shape = list(array.shape)
         if not isinstance(layer, StateCache):
             shape[_AXIS] = POSITIONS
@@ -84,22 +84,23 @@ def _form(layer: LayerCache) -> LayerForm:
     return LayerForm(layer.kind, tuple(arrays), window)
 
 
-def _take(layer: LayerCache, length: int) -> LayerParts:
+def take_layer(layer: LayerCache, length: int) -> LayerParts:
+    """The same of one layer, whose arrays are evaluated and which can be cut there."""
     if isinstance(layer, StateCache):
         if length != layer.offset:
             raise CacheError(f"a state is of position {layer.offset}, not of {length}")
-        whole = (_whole(name, array) for name, array in _named(layer))
+        whole = (_whole(name, array) for name, array in named_arrays(layer))
         return LayerParts(layer.kind, 0, tuple(whole))
     first = held_from = 0
     if isinstance(layer, WindowCache):
         held_from = layer.first
         first = max(held_from, length - layer.window - layer.slots)
     span = slice(first - held_from, length - held_from)
-    cut = (_positions(name, array, span) for name, array in _named(layer))
+    cut = (positions(name, array, span) for name, array in named_arrays(layer))
     return LayerParts(layer.kind, first, tuple(cut))
 
 
-def _named(layer: LayerCache) -> Iterable[tuple[str, mx.array]]:
+def named_arrays(layer: LayerCache) -> Iterable[tuple[str, mx.array]]:
     """The arrays of a layer with their names in a file, in a fixed order."""
     match layer:
         case FullCache() | WindowCache():
@@ -123,8 +124,10 @@ def _packed(arrays: Mapping[str, mx.array], side: str) -> tuple[mx.array, mx.arr
     return elements, scales, biases
 
 
-def _positions(name: str, array: mx.array, span: slice) -> ArrayParts:
-    """Heads lie one after another, each with room for more positions behind those in use."""
+def positions(name: str, array: mx.array, span: slice) -> ArrayParts:
+    """Views of these positions: heads lie one after another, each with room for more positions
+    behind those in use.
+    """
     heads = _bytes_of(array)[0, :, span]
     shape = (*array.shape[:_AXIS], span.stop - span.start, *array.shape[_AXIS + 1 :])
     parts = tuple(_memory(head) for head in heads)
@@ -145,6 +148,6 @@ def _memory(part: np.ndarray) -> memoryview:
     return memoryview(part.reshape(-1))  # type: ignore[arg-type]  # it has the buffer protocol
 
 
-def _to_array(array: SavedArray, data: memoryview) -> mx.array:
+def to_array(array: SavedArray, data: memoryview) -> mx.array:
     raw = mx.array(np.frombuffer(data, np.uint8))
     return raw.view(_FROM_FILE[array.dtype]).reshape(array.shape)

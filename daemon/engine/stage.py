@@ -5,7 +5,7 @@ them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from math import inf
 from pathlib import Path
@@ -22,7 +22,7 @@ from daemon.engine.choosing import Choice
 from daemon.engine.compiling import compiler_works
 from daemon.engine.errors import CacheError, EngineError, WrongLayers
 from daemon.engine.head import Head, Sampled, collect
-from daemon.engine.loading import LoadedPart, load_part
+from daemon.engine.loading import LoadedPart, load_part, strip
 from daemon.engine.model import ModelInfo, describe
 from daemon.engine.snapshot import forms
 from daemon.footprint import Footprint
@@ -133,6 +133,13 @@ class Stage:
         if why := quantization.refusal(kv_bits):
             raise CacheError(f"{self.info.name} cannot hold its KV in {kv_bits} bits: {why}")
         return self._plan.new(kv_bits, quantization.group_size)
+
+    def discard(self) -> None:
+        """Not to be used any more: let go of all weights that no other stage shares. The modules
+        refer to each other, so they would not go by themselves.
+        """
+        strip(self._partial.model)
+        self._part = replace(self._part, parameters={})
 
     def footprints(self) -> dict[int, Footprint]:
         """What a sequence takes here, by the bits of its KV, where the model can have it so."""

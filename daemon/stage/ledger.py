@@ -16,7 +16,7 @@ trimmed only to less, `forget` takes them out again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -170,6 +170,16 @@ class SpanLedger:
         if fork.attempt > entry.attempt:
             entry.begin(fork.attempt)
         entry.history = self._entries[fork.source].history.head(length)
+
+    def of(self, sequences: Container[bytes]) -> SpanLedger:
+        """Another one, which knows only of these that anything is held of them. This one is not to
+        be asked again after the other was.
+        """
+        other = SpanLedger(self.stage, self._tombstones)
+        other.counts = self.counts
+        other._released = self._released
+        other._entries = {s: entry for s, entry in self._entries.items() if s in sequences}
+        return other
 
     def clear(self) -> None:
         """The caches are gone, or hold other layers. Releases stay in force."""

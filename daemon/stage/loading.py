@@ -67,15 +67,21 @@ class Ready:
 
 
 def load_stage(
-    load: msg.Load, folder: Path, node: NodeConfig, progress: Callable[[int, int], None]
+    load: msg.Load | msg.Prepare,
+    folder: Path,
+    node: NodeConfig,
+    progress: Callable[[int, int], None],
+    held: Stage | None = None,
 ) -> Ready:
-    """Everything that can go wrong is a LoadError. What `progress` raises passes through."""
+    """Everything that can go wrong is a LoadError. What `progress` raises passes through. Weights
+    that `held` has are shared with it.
+    """
     began = time.monotonic()
     layers = LayerRange(load.start, load.end)
     log.info("loading layers %s of %s", layers, load.model)
     check_digest(folder, load.digest)
     try:
-        stage = Stage.load(folder, layers, progress=progress)
+        stage = Stage.load(folder, layers, progress=progress, held=held)
         speed, footprints = stage.warm(), stage.footprints()
         coder, costs = measure(RowCoder.of(stage.info), CODED_ROWS)
         budget = kv_budget(node, stage.weights_bytes, machine_memory())

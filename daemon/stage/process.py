@@ -12,27 +12,25 @@ import time
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
 import zmq
 
 from daemon import logs
 from daemon import messages as msg
 from daemon.config import Config
-from daemon.engine.errors import LoadError
+from daemon.layers import LayerRange
 from daemon.ring import Ring
-from daemon.service import settle, unsettle
 from daemon.stage.arrivals import Arrivals
 from daemon.stage.bulk import Bulk
 from daemon.stage.control import Control
 from daemon.stage.fence import Fence, Verdict
 from daemon.stage.heartbeat import Clock, Heartbeat, Progress
-from daemon.stage.loading import load_stage
+from daemon.stage.moving import Moving
+from daemon.stage.place import Place
 from daemon.stage.profiling import profile
 from daemon.stage.saving import SavedKv
-from daemon.stage.worker import Worker
 from daemon.storage.folder import KvFolder
-from transports.errors import AddressError, TransportError
-from transports.frame import Frame
+from transports.errors import TransportError
+from transports.frame import Barrier, Frame
 
 log = logs.get("stage")
 LOOK_SECONDS = 0.25  # how old what a heartbeat shows may be while frames follow each other
@@ -68,9 +66,25 @@ class StageProcess:
         self._progress = Progress()
         self._clock = Clock()
         self._poller = zmq.Poller()
-        self._worker: Worker | None = None
-        self._held: msg.Loaded | None = None
-        self._assigned: msg.Assign | None = None
+        self._place = Place(
+            config,
+            self._incarnation,
+            self._ring,
+            self._fence,
+            self._poller,
+            self._saved,
+            self._progress,
+            self._clock,
+            self._control.say,
+        )
+        self._moving = Moving(
+            self._context,
+            config,
+            self._incarnation,
+            self._place,
+            self._poller,
+            self._control.say,
+        )
         self._arrivals = Arrivals()
         self._rejoin = False
         self._stopping = False
@@ -107,9 +121,9 @@ class StageProcess:
         try:
             while not self._stopping:
                 if welcome_due or self._rejoin:
-                    welcome_due = not self._control.hello(self._node_incarnation, self._held)
+                    welcome_due = not self._control.hello(self._node_incarnation, self._place.held)
                     self._rejoin = False
-                ready = self._arrivals.wait(self._poller.poll, POLL_MS)
+                ready = self._arrivals.wait(self._poller.poll, self._moving.step(POLL_MS))
                 if self._control.socket in ready:
                     self._take_control()
                 elif self._ring.pollable in ready:
@@ -117,7 +131,12 @@ class StageProcess:
                 elif not ready:
                     self._look()
                 if self._saved.pollable in ready:  # one piece, however many frames there are
-                    self._control.answer(self._saved.finish(self._worker))
+                    self._control.answer(self._saved.finish(self._place.worker))
+                    self._arrivals.finished()
+                if self._moving.reports.fd in ready:
+                    self._moving.loaded()
+                if self._moving.pollable in ready:
+                    self._go_on(self._moving.piece())
                     self._arrivals.finished()
         except Stopped:
             log.info("stopped while loading")
@@ -131,16 +150,21 @@ class StageProcess:
         progress.link = self._ring.sending
         progress.dropped.update(self._ring.dropped)
         progress.dropped.update(self._fence.dropped)
-        if self._worker:
-            progress.sequences = len(self._worker.caches)
-            progress.kv_bytes = self._worker.kv_bytes
-            progress.dropped.update(self._worker.dropped)
+        if self._place.worker:
+            progress.sequences = len(self._place.worker.caches)
+            progress.kv_bytes = self._place.worker.kv_bytes
+            progress.dropped.update(self._place.worker.dropped)
+        progress.move = self._moving.number
+        if loading := self._moving.loading:
+            progress.bytes_loaded, progress.bytes_total = loading
+        progress.loading = loading is not None
         self._looked_at = time.monotonic()
 
     def _close(self) -> None:
         self._heartbeat.stop()
         self._heartbeat.join(2.0)
         self._bulk.stop()
+        self._moving.close()
         self._ring.close(1.0)
         self._control.close()
         self._context.term()
@@ -159,105 +183,58 @@ class StageProcess:
                 log.error("refused: %s; %s; %s", message.what, message.why, message.todo)
                 self._stopping = True
             case msg.Load():
-                self._load(message)
+                self._moving.reset()
+                self._place.load(message, self._reading)
             case msg.Assign():
                 self._assign(message)
             case msg.Unload():
-                self._unload()
+                self._moving.reset()
+                self._place.unload()
+            case msg.Prepare():
+                self._moving.prepare(message)
+            case msg.Give():
+                self._moving.give(message)
+            case msg.Switch():
+                self._go_on(self._moving.switch(message))
+            case msg.Settle():
+                self._moving.settle(message)
             case msg.Profile():  # for seconds: the coordinator asks none that serves
                 folder = Path(self._config.models.get(message.model, message.folder))
                 self._control.say(profile(message, folder, self._config.node, self._reading))
             case msg.Revoke():
-                if self._worker:
-                    self._worker.ledger.revoke(message.sequence, message.attempt)
+                if self._place.worker:
+                    self._place.worker.ledger.revoke(message.sequence, message.attempt)
             case msg.KvQuery():
                 self._control.say(msg.KvReport(message.query, self._node, self._kv()))
             case msg.SaveKv() | msg.LoadKv() | msg.DropKv() | msg.DiskQuery():
-                self._control.answer(self._saved.hear(message, self._worker))
+                self._control.answer(self._saved.hear(message, self._place.worker))
             case _:
                 self._count("control-unexpected")
 
+    def _reading(self, done: int, total: int) -> None:
+        if self._stopping:
+            raise Stopped
+
+    def _assign(self, assign: msg.Assign) -> None:
+        layers = LayerRange(assign.start, assign.end)
+        if self._place.layers != layers:
+            self._moving.reclaim(layers)
+        self._go_on(self._place.assign(assign))
+
     def _kv(self) -> list[dict[str, Any]]:
-        caches = self._worker.caches if self._worker else {}
+        caches = self._place.worker.caches if self._place.worker else {}
         return [
             {"sequence": s.hex(), "tokens": c.length, "bytes": c.nbytes}
             | {"kind": c.kind, "kv_bits": c.kv_bits}
             for s, c in caches.items()
         ]
 
-    # --- weights ---
+    # --- frames ---
 
-    def _load(self, load: msg.Load) -> None:
-        asked = (load.digest, load.start, load.end)
-        if self._held and self._progress.held == asked:
-            self._control.say(self._held)
-            return
-        self._unload()
-        folder = Path(self._config.models.get(load.model, load.folder))
-        self._progress.loading, self._progress.bytes_loaded = True, 0
-        try:
-            ready = load_stage(load, folder, self._config.node, self._loading)
-            info = ready.stage.info
-            address = self._ring.open(info.hidden_size, info.vocab_size)
-        except LoadError as error:
-            self._load_failed(load, str(error.path), error.cause, error.remedy)
-            return
-        except AddressError as error:
-            self._load_failed(load, self._config.node.data_address, error.why, error.hint)
-            return
-        finally:
-            self._progress.loading = False
-        self._poller.register(self._ring.pollable, zmq.POLLIN)
-        self._worker = Worker(ready.stage, ready.coder, 0, self._clock, load.digest)
-        self._progress.held = asked
-        self._held = ready.told(self._node, self._incarnation, load.digest, address)
-        self._control.say(self._held)
-        settle()
-
-    def _load_failed(self, load: msg.Load, what: str, why: str, todo: str) -> None:
-        log.error("cannot load %s: %s: %s; %s", load.model, what, why, todo)
-        self._unload()
-        asked = (load.digest, load.start, load.end)
-        self._control.say(msg.LoadFailed(self._node, self._incarnation, *asked, what, why, todo))
-
-    def _loading(self, done: int, total: int) -> None:
-        self._progress.bytes_loaded, self._progress.bytes_total = done, total
-        self._reading(done, total)
-
-    def _reading(self, done: int, total: int) -> None:
-        if self._stopping:
-            raise Stopped
-
-    def _unload(self) -> None:
-        if self._ring.pollable is not None:
-            self._poller.unregister(self._ring.pollable)
-        self._ring.close(0.0)
-        self._worker = self._held = self._assigned = None
-        self._control.answer(self._saved.unloaded())
-        self._fence.clear()
-        self._progress.held = None
-        self._progress.sequences = self._progress.kv_bytes = 0
-        self._progress.link = ""
-        unsettle()
-        mx.clear_cache()
-
-    def _assign(self, assign: msg.Assign) -> None:
-        if self._worker is None:
-            return  # it was unloaded meanwhile: the next heartbeat says so
-        try:
-            self._ring.connect(assign.next_address)
-        except AddressError as error:
-            log.error("cannot send to the next stage: %s", error)
-            return  # the coordinator asks again, and shows that this stage is not in its place
-        self._assigned = assign
-        self._worker.place(assign.stage)
-        early = self._fence.assign(assign.term, assign.epoch)
-        self._progress.epoch = assign.epoch
-        self._control.say(msg.Assigned(self._node, self._incarnation, assign.epoch))
+    def _go_on(self, early: list[Frame]) -> None:
+        """With frames that came before their place was taken."""
         for frame in early:
             self._compute(frame)
-
-    # --- frames ---
 
     def _take_frame(self) -> None:
         frame = self._ring.receive()
@@ -269,7 +246,7 @@ class StageProcess:
             self._compute(frame)
 
     def _compute(self, frame: Frame) -> None:
-        worker, progress = self._worker, self._progress
+        worker, progress = self._place.worker, self._progress
         if worker is None:
             self._count("frame-unplaced")
             return
@@ -281,20 +258,16 @@ class StageProcess:
         try:
             self._ring.send(onward)
         except TransportError as error:
-            self._report_link(frame.microbatch, str(error))
+            self._count("link-failed")
+            self._place.link_failed(frame.microbatch, str(error))
         progress.frames_finished += 1
         progress.microbatch = 0
+        self._moving.went_on()
+        if Barrier() in frame.commands:
+            self._go_on(self._moving.passed_barrier(frame.term, frame.epoch))
         if began - self._looked_at > LOOK_SECONDS:
             self._look()
         self._arrivals.finished()
-
-    def _report_link(self, microbatch: int, why: str) -> None:
-        self._count("link-failed")
-        if self._assigned:
-            a = self._assigned
-            log.warning("frame not handed over: %s", why)
-            place = (self._node, self._incarnation, a.epoch, a.stage)
-            self._control.say(msg.LinkFailed(*place, microbatch, why))
 
     def _count(self, cause: str) -> None:
         self._progress.dropped[cause] = self._progress.dropped.get(cause, 0) + 1

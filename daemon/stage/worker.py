@@ -85,6 +85,16 @@ class Worker:
             self._changed.add(sequence)
         return taken
 
+    def succeeded(
+        self, stage: Stage, coder: RowCoder, caches: dict[bytes, SequenceCache]
+    ) -> Worker:
+        """One that goes on with these caches, and knows all else that this one does."""
+        worker = Worker(stage, coder, self.index, self._clock, self.digest)
+        worker.ledger = self.ledger.of(caches)
+        worker.caches = caches
+        worker._changed.update(caches)
+        return worker
+
     def handle(self, frame: Frame, received: float) -> Frame:
         """The frame to send on: a RESULT from the last stage, else the WORK with this stage's
         hidden states.
