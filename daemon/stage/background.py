@@ -12,6 +12,7 @@ from daemon import logs
 from daemon import messages as msg
 from daemon.config.sections import NodeConfig
 from daemon.engine.errors import LoadError
+from daemon.engine.model import read_model
 from daemon.engine.stage import Stage
 from daemon.stage.loading import Ready, load_stage
 from daemon.stage.mailbox import Mailbox
@@ -39,8 +40,8 @@ class _Abandoned(Exception):
 
 class Background(threading.Thread):
     """Puts one `Done` into `reports`, unless it was abandoned. What `held`, the stage that computes
-    meanwhile, has of the layers is shared with it. `bytes_loaded` and `bytes_total` show how far it
-    is.
+    meanwhile, has of the layers is shared with it; for what it lacks there are `room` bytes.
+    `bytes_loaded` and `bytes_total` show how far it is.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Background(threading.Thread):
         folder: Path,
         node: NodeConfig,
         held: Stage | None,
+        room: int,
         reports: Mailbox[Done],
     ) -> None:
         super().__init__(name="background load", daemon=True)
@@ -57,6 +59,7 @@ class Background(threading.Thread):
         self._folder = folder
         self._node = node
         self._held = held
+        self._room = room
         self._reports = reports
         self._abandoned = False
 
@@ -70,6 +73,7 @@ class Background(threading.Thread):
         sys.setswitchinterval(SWITCH_SECONDS)
         ready = error = None
         try:
+            self._check_room()
             ready = load_stage(self.asked, self._folder, self._node, self._loading, self._held)
         except LoadError as failure:
             error = failure
@@ -80,6 +84,21 @@ class Background(threading.Thread):
             self._held = None
         if not self._abandoned:
             self._reports.put(Done(self.asked, ready, error))
+
+    def _check_room(self) -> None:
+        """Both must be held for a while."""
+        if self._held is None:
+            return  # as wherever layers are loaded
+        info, asked, own = read_model(self._folder), self.asked, self._held.layers
+        gained = [n for n in range(asked.start, asked.end) if not own.start <= n < own.end]
+        needed = sum(info.layer_bytes[n] for n in gained)
+        if needed > self._room:
+            raise LoadError(
+                self._folder,
+                f"{needed:,} bytes of layers are to be loaded beside those that are held, and "
+                f"{self._room:,} bytes of memory are left",
+                "move fewer layers at a time",
+            )
 
     def _loading(self, done: int, total: int) -> None:
         if self._abandoned:

@@ -11,7 +11,7 @@ from daemon import logs
 from daemon import messages as msg
 from daemon.config import Config
 from daemon.stage.background import Background, Done
-from daemon.stage.loading import Ready
+from daemon.stage.loading import Ready, machine_memory, usable_memory
 from daemon.stage.mailbox import Mailbox
 from daemon.stage.pieces import PieceError, PieceReceiver
 from daemon.stage.place import Place
@@ -50,9 +50,12 @@ class Preparation:
         if worker is not None and worker.digest != asked.digest:
             self._failed("it holds another model", "unload that")
             return
-        held = worker.stage if worker else None
+        held, room = None, usable_memory(config.node, machine_memory())
+        if worker is not None:
+            held = worker.stage
+            room -= held.weights_bytes + worker.kv_bytes
         folder = place.folder(asked.model, asked.folder)
-        self._background = Background(asked, folder, config.node, held, reports)
+        self._background = Background(asked, folder, config.node, held, room, reports)
         self._background.start()
 
     @property
