@@ -131,11 +131,11 @@ class FullCache:
 
     def take_in(self, parts: Sequence[mx.array], room: int) -> None:
         """Append positions that another such cache has: its keys and values. An empty one makes
-        room for so many positions at once.
+        room for so many positions, and for those that they grow by, at once.
         """
         keys, values = parts
         if self.keys is None:
-            capacity = grown(0, room, self._phase)
+            capacity = grown(room, room, self._phase)
             self.keys = resized(None, keys, 0, capacity)
             self.values = resized(None, values, 0, capacity)
         self.update_and_fetch(keys, values)

@@ -45,7 +45,8 @@ class QuantizedCache:
 
     def take_in(self, parts: Sequence[mx.array], room: int) -> None:
         """Append positions that another such cache has: three arrays of its keys, then three of its
-        values. An empty one makes room for so many positions at once.
+        values. An empty one makes room for so many positions, and for those that they grow by, at
+        once.
         """
         elements, scales, biases, *values = parts
         self._append((elements, scales, biases), (values[0], values[1], values[2]), room)
@@ -53,7 +54,7 @@ class QuantizedCache:
     def _append(self, keys: Packed, values: Packed, room: int = 0) -> tuple[Packed, Packed]:
         start, end = self.offset, self.offset + keys[0].shape[2]
         if self.keys is None or self.values is None or end > self.keys[0].shape[2]:
-            capacity = grown(start, max(end, room), self._phase)
+            capacity = grown(max(start, room), end, self._phase)
             self.keys = _resized(self.keys, keys, start, capacity)
             self.values = _resized(self.values, values, start, capacity)
         self.offset = end

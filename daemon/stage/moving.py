@@ -13,6 +13,7 @@ from daemon import logs
 from daemon import messages as msg
 from daemon.config import Config
 from daemon.layers import LayerRange
+from daemon.service import settle
 from daemon.stage.background import Done
 from daemon.stage.giving import Giving, Taker
 from daemon.stage.mailbox import Mailbox
@@ -194,6 +195,8 @@ class Moving:
         self._move = NOTHING
         if self._place.worker is None:
             self._place.unload()  # its ring was opened for what was to come
+        else:
+            settle()
         mx.clear_cache()
 
     def close(self) -> None:
