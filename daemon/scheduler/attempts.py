@@ -143,6 +143,15 @@ class Attempts:
             self._dispatch.ready.push(sequence)
         return [*actions, Revoke(sequence.id, sequence.attempt)]
 
+    def resume(self, sequence: Sequence) -> None:
+        """Stages that were given what others held of it go on where all have got to. The attempt is
+        another one because they are to have its constants.
+        """
+        self._dispatch.speculator.refuted(sequence)
+        sequence.begin_attempt(sequence.confirmed)
+        self._residency.began(sequence)
+        self._dispatch.ready.push(sequence)
+
     def refuted(self, sequence: Sequence) -> list[Action]:
         """A guess was wrong: the next attempt begins with the token that is right."""
         under_way = self._dispatch.withdraw(sequence.id)

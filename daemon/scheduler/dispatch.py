@@ -15,7 +15,7 @@ from daemon.scheduler.ready import ReadyQueue
 from daemon.scheduler.sequence import Sequence, SequenceStatus
 from daemon.scheduler.speculation.guesser import Guesser
 from daemon.scheduler.speculation.speculator import Speculator
-from transports.frame import Fork, Frame, FrameKind, Span
+from transports.frame import Barrier, Fork, Frame, FrameKind, Span
 
 
 class Dispatch:
@@ -31,6 +31,7 @@ class Dispatch:
         self.outbox = Outbox()
         self.speculator = Speculator(limits.speculate, guesser)
         self.frames_sent = 0
+        self.holds = False  # a barrier was sent, and nothing follows it in this layout
         self._limits = limits
         self._last_id = 0  # 0 means idle in a heartbeat
         self._carriers_lost = 0
@@ -45,6 +46,7 @@ class Dispatch:
         self.window.clear()
         self.outbox.lost_all()
         self.ready.clear()
+        self.holds = False
         self._carriers_lost, self._carrier_after = 0, 0.0
 
     def withdraw(self, sequence: bytes) -> bool:
@@ -98,13 +100,26 @@ class Dispatch:
         if self.pipeline is None or self.cost is None:
             return []
         sends: list[Send | Propose] = []
-        while pieces := compose(
-            self.ready, self._load(decoding, attended), self.cost, self.speculator, now
+        while not self.holds and (
+            pieces := compose(
+                self.ready, self._load(decoding, attended), self.cost, self.speculator, now
+            )
         ):
             sends.append(self._send(self.pipeline, self.cost, pieces, now))
         if self._carrier_due() and now >= self._carrier_after:
             sends.append(self._send(self.pipeline, self.cost, (), now))
         return [*sends, *self.speculator.proposals(now)]
+
+    def barrier(self) -> Send | None:
+        """The last frame of this layout: stages are done with it when it has passed them. It is not
+        waited for here, nor sent again. None without a layout.
+        """
+        if self.pipeline is None:
+            return None
+        self.holds = True
+        self._last_id += 1
+        layout, commands = (self.pipeline.term, self.pipeline.epoch), (Barrier(),)
+        return Send(Frame(FrameKind.WORK, *layout, self._last_id, commands=commands))
 
     def next_wake(self) -> float | None:
         times = [
@@ -142,7 +157,7 @@ class Dispatch:
     def _carrier_due(self) -> bool:
         """Commands wait, and nothing is in flight after which a frame could take them along."""
         idle = not len(self.window) and not self.window.carriers
-        return self.pipeline is not None and idle and self.outbox.waiting > 0
+        return self.pipeline is not None and idle and self.outbox.waiting > 0 and not self.holds
 
     def _send(
         self, pipeline: Pipeline, cost: CostModel, pieces: tuple[Piece, ...], now: float

@@ -53,7 +53,8 @@ class Scheduler:
         self, pipeline: Pipeline | None, now: float, held: Mapping[bytes, int] | None = None
     ) -> list[Action]:
         """A new layout, or none. Every running sequence is issued again, from what `held` says that
-        all stages have of it; without `held` from what was confirmed, and a Nack corrects it.
+        all stages have of it; without `held` from what was confirmed, and a Nack corrects it. After
+        a barrier they go on: all that was sent has come back, and is held in the new layout too.
         """
         if pipeline is None:
             actions = self._attempts.went_down(now)
@@ -62,6 +63,7 @@ class Scheduler:
         before = self._dispatch.pipeline
         if before is not None and (pipeline.term, pipeline.epoch) <= (before.term, before.epoch):
             raise ValueError(f"epoch {pipeline.epoch} is not newer than {before.epoch}")
+        behind_barrier = self._dispatch.holds
         self._dispatch.reset(pipeline)
         self._results.configure(pipeline)
         self.residency.configure(len(pipeline.stages), pipeline.memory, held)
@@ -72,6 +74,9 @@ class Scheduler:
             if sequence.issued == 0:
                 self._dispatch.ready.push(sequence)  # nothing of it was sent in this attempt
                 continue
+            if behind_barrier and sequence.issued == sequence.confirmed:
+                self._attempts.resume(sequence)
+                continue
             position = sequence.confirmed
             if held is not None:
                 # What they hold beyond that may be guesses that were wrong.
@@ -81,6 +86,13 @@ class Scheduler:
             # The epoch itself revokes the rest.
             self._attempts.reissue(sequence, position, "layout", now)
         return actions + self._go_on(now)
+
+    def barrier(self, now: float) -> list[Action]:
+        """Send nothing more in this layout, and say so to the stages with its last frame: until the
+        next `configure`. Results are taken in and requests accepted meanwhile.
+        """
+        send = self._dispatch.barrier()
+        return [send] if send else []
 
     def submit(self, request: Request, now: float) -> list[Action]:
         """Raise RequestError when the request cannot be taken; nothing has changed then."""
