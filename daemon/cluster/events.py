@@ -117,8 +117,19 @@ FromMember = (
     | msg.ChildExited
     | msg.Goodbye
     | msg.LinkFailed
+    | msg.Prepared
+    | msg.Giving
 )
-Event = FromMember | ModelWanted | ModelUnwanted | FrameOverdue | Tick
+Event = (
+    FromMember
+    | ModelWanted
+    | ModelUnwanted
+    | FrameOverdue
+    | RebalanceWanted
+    | RebalanceUnwanted
+    | BarrierReturned
+    | Tick
+)
 
 
 # --- actions ---------------------------------------------------------------------------------
@@ -138,7 +149,9 @@ class ToStage:
 
 @dataclass(frozen=True, slots=True)
 class PipelineUp:
-    """Every stage of this epoch is in its place. Seconds are those measured when it loaded."""
+    """Every stage of this epoch is in its place. Seconds are those measured when it loaded.
+    `moved`: behind a barrier, with the KV of the layout before, which was up until now.
+    """
 
     term: int
     epoch: int
@@ -150,10 +163,16 @@ class PipelineUp:
     memory: tuple[StageMemory, ...]
     codec_costs: tuple[Mapping[Codec, Cost], ...]  # of each stage, where it can use them
     kept: Mapping[str, tuple[str, LayerRange]]  # by node: another stage, or layers, hold no KV
+    moved: bool
 
     @classmethod
     def of(
-        cls, term: int, epoch: int, slots: tuple[Slot, ...], members: Sequence[Member]
+        cls,
+        term: int,
+        epoch: int,
+        slots: tuple[Slot, ...],
+        members: Sequence[Member],
+        moved: bool = False,
     ) -> PipelineUp:
         """The members hold the layers of these slots."""
         loaded = [m.loaded for m in members if m.loaded]
@@ -172,6 +191,7 @@ class PipelineUp:
                 for m, slot in zip(members, slots, strict=True)
                 if m.stage
             },
+            moved,
         )
 
 
@@ -191,8 +211,8 @@ class SendBarrier:
 
 @dataclass(frozen=True, slots=True)
 class RebalanceEnded:
-    """The pipeline is up in the wanted layout, or `why` says why it is in the one before. KV was
-    copied, so many bytes, or computed again (`replayed`).
+    """The pipeline is up in the wanted layout, or `why` says why it is not. KV was copied, so many
+    bytes, or is computed again (`replayed`).
     """
 
     why: str
@@ -224,4 +244,14 @@ class Note:
     text: str
 
 
-Action = ToNode | ToStage | PipelineUp | PipelineDown | LinkLost | LoadEnded | Note
+Action = (
+    ToNode
+    | ToStage
+    | PipelineUp
+    | PipelineDown
+    | SendBarrier
+    | RebalanceEnded
+    | LinkLost
+    | LoadEnded
+    | Note
+)

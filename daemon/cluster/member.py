@@ -23,7 +23,8 @@ class Holding:
 class Member:
     """`*_at` are times of the coordinator's clock. `loaded`, `beat` and `assigned` are what the
     stage reported; `asked` is the last Load sent to it, None after an Unload. `given_up`: its
-    shardd does not start its stage any more.
+    shardd does not start its stage any more. In a rebalance, `prepared` and `giving` are its last
+    words, and `former` is what it still has of the layout before.
     """
 
     name: str
@@ -42,6 +43,12 @@ class Member:
     asked: Holding | None = None
     asked_at: float = float("-inf")
     load_again_at: float = 0.0
+    prepared: msg.Prepared | None = None
+    prepared_at: float = 0.0
+    giving: msg.Giving | None = None
+    giving_at: float = 0.0
+    former: Holding | None = None
+    settled_at: float = float("-inf")
     restarts: int = 0
     draining: bool = False
     suspect: bool = False
@@ -54,6 +61,19 @@ class Member:
         if self.loaded is None:
             return None
         return Holding(self.loaded.digest, LayerRange(self.loaded.start, self.loaded.end))
+
+    def can_take(self, need: Holding) -> bool:
+        """Whether an Assign is enough: it holds these layers, or has them beside what it holds."""
+        if need in (self.holding, self.former):
+            return True
+        told = self.prepared
+        return bool(told and not told.why and need.layers == LayerRange(told.start, told.end))
+
+    @property
+    def data_address(self) -> str:
+        """Where it takes frames; empty where that is not known."""
+        told = self.loaded or self.prepared
+        return told.data_address if told else ""
 
     @property
     def memory(self) -> StageMemory:
@@ -92,8 +112,13 @@ class Member:
         self.assigned = 0
         self.asked_at = float("-inf")
         self.load_again_at = 0.0
+        self.settled()
         self.suspect = False
         self.trouble = why
+
+    def settled(self) -> None:
+        """It is asked to let go of all that its place does not need."""
+        self.prepared = self.giving = self.former = None
 
     def busy_on(self, microbatch: int, now: float) -> float:
         """Seconds that the stage has computed this microbatch, or one before it; 0 when it does

@@ -17,7 +17,8 @@ from daemon.cluster.rules import Rules
 from daemon.layers import LayerRange
 
 FromNode = msg.NodeHello | msg.NodeHeartbeat | msg.ChildExited | msg.Goodbye
-FromStage = msg.StageHello | msg.Heartbeat | msg.Loaded | msg.LoadFailed | msg.Assigned
+Said = msg.Loaded | msg.LoadFailed | msg.Assigned | msg.Prepared | msg.Giving
+FromStage = msg.StageHello | msg.Heartbeat | Said
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +62,11 @@ class Roster:
                 if member and member.node and member.node.incarnation == event.incarnation:
                     return self._from_node(event, member, now)
                 return []  # of another shardd of that name
-            case msg.Loaded() | msg.LoadFailed() | msg.Assigned():
+            case _:
                 member = self.speaker(event)
                 return self._from_stage(event, member, now) if member else []
 
-    def speaker(
-        self, event: msg.Heartbeat | msg.Loaded | msg.LoadFailed | msg.Assigned | msg.LinkFailed
-    ) -> Member | None:
+    def speaker(self, event: Said | msg.LinkFailed) -> Member | None:
         """Whose stage said it; None for a process that is already counted as gone."""
         member = self.members.get(event.node)
         if member and member.stage and member.stage.incarnation == event.incarnation:
@@ -151,20 +150,23 @@ class Roster:
                 member.stage_pid_at = now  # it cannot say hello yet: it is at work
             return []
         member.beat, member.beat_at, member.suspect = beat, now, False
+        if not beat.move and now - member.prepared_at > self._rules.ask_again_after:
+            member.prepared = None  # it has been told to let go of it
         empty = member.loaded and not beat.loading and not beat.digest
         if empty and now - member.loaded_at > self._rules.ask_again_after:
             member.loaded = member.asked = None
             return [StageLost(beat.node, "it has let go of its layers")]
         return []
 
-    def _from_stage(
-        self, event: msg.Loaded | msg.LoadFailed | msg.Assigned, member: Member, now: float
-    ) -> list[Fact]:
+    def _from_stage(self, event: Said, member: Member, now: float) -> list[Fact]:
         match event:
             case msg.Loaded():
+                layers = LayerRange(event.start, event.end)
+                held = Holding(event.digest, layers)
+                if held != member.holding and member.can_take(held):
+                    member.asked = held  # it had them beside those before
                 known, member.loaded, member.loaded_at = member.loaded, event, now
                 member.trouble = None
-                layers = LayerRange(event.start, event.end)
                 text = f"layers {layers} in {event.load_seconds:.1f} s"
                 return [] if known == event else [Note("loaded", event.node, text)]
             case msg.LoadFailed():
@@ -177,6 +179,17 @@ class Roster:
                 return [Note("load-failed", event.node, member.trouble), refused]
             case msg.Assigned():
                 member.assigned = max(member.assigned, event.epoch)
+                return []
+            case msg.Prepared():
+                before = member.prepared
+                if before and before.move > event.move:
+                    return []
+                member.prepared, member.prepared_at = event, now
+                layers = LayerRange(event.start, event.end)
+                text = event.why or f"layers {layers} in {event.load_seconds:.1f} s"
+                return [] if before == event else [Note("prepared", event.node, text)]
+            case msg.Giving():
+                member.giving, member.giving_at = event, now
                 return []
 
     def _lost(self, member: Member, why: str) -> StageLost:
