@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from daemon.batching import MOST_TOGETHER
-from daemon.scheduler.curve import CostCurve
+from daemon.scheduler.curve import CostCurves
 from daemon.scheduler.links import LinkCost
 from daemon.scheduler.pipeline import StageCost
 from transports.frame import Span, StageTrace
@@ -75,41 +75,24 @@ class CostModel:
     def __init__(self, stages: Sequence[StageCost], chunk_tokens: int, mixed: bool = True) -> None:
         self.mixed = mixed
         self._chunk_sizes = _candidates(chunk_tokens)
-        self._steps = [
-            CostCurve(
-                range(1, MOST_ROWS + MOST_TOGETHER + 1),
-                dict(s.step_seconds),
-                s.prefill_token_seconds,
-            )
-            for s in stages
-        ]
+        steps = [dict(s.step_seconds) for s in stages]
+        prefill = [s.prefill_token_seconds for s in stages]
+        self._steps = CostCurves(range(1, MOST_ROWS + MOST_TOGETHER + 1), steps, prefill)
         # Weights are read once for all positions, be they of one sequence or of as many.
-        self._verify = [
-            CostCurve(
-                range(2, MOST_TOGETHER + 1),
-                {n: seconds for n, seconds in s.step_seconds if n <= MOST_TOGETHER},
-                s.prefill_token_seconds,
-            )
-            for s in stages
-        ]
-        sizes = (1, *self._chunk_sizes)
-        self._chunks = [
-            CostCurve(sizes, {1: min(s.step_seconds)[1]}, s.prefill_token_seconds) for s in stages
-        ]
+        few = [{n: took for n, took in one.items() if n <= MOST_TOGETHER} for one in steps]
+        self._verify = CostCurves(range(2, MOST_TOGETHER + 1), few, prefill)
+        ones = [{1: min(s.step_seconds)[1]} for s in stages]
+        self._chunks = CostCurves((1, *self._chunk_sizes), ones, prefill)
         self._between = LinkCost()
         self._groups = 1
-
-    @property
-    def stages(self) -> int:
-        return len(self._steps)
+        self.stages = len(stages)
 
     def observe(self, done: Pass, traces: Sequence[StageTrace], sent: float, now: float) -> None:
         """A frame that asked for this came back complete."""
         if not done.tokens or [t.stage for t in traces] != list(range(self.stages)):
             return
-        for trace in traces:
-            seconds = max(0.0, trace.computed - trace.started)
-            self._curves(done)[trace.stage].learn(done.tokens, done.attended, seconds)
+        seconds = [max(0.0, trace.computed - trace.started) for trace in traces]
+        self._curves(done).learn(done.tokens, done.attended, seconds)
         # A frame that waited before the first stage seems to have been under way for longer (only
         # other stages stamp what they send): its way there counts like its way back.
         way_back = max(0.0, now - traces[-1].sent)
@@ -118,19 +101,18 @@ class CostModel:
         between += sum(max(0.0, trace.sent - trace.computed) for trace in traces)
         self._between.learn(done.tokens, between)
 
-    def stage_seconds(self, stage: int, asked: Pass) -> float:
-        """Predicted time of one pass on one stage."""
+    def stage_seconds(self, asked: Pass) -> list[float]:
+        """Predicted time of one pass on each stage."""
         if not asked.tokens:
-            return 0.0
-        return self._curves(asked)[stage].seconds(asked.tokens, asked.attended)
+            return [0.0] * self.stages
+        return self._curves(asked).seconds(asked.tokens, asked.attended)
 
     def slowest_seconds(self, asked: Pass) -> float:
-        return max(self.stage_seconds(i, asked) for i in range(self.stages))
+        return max(self.stage_seconds(asked))
 
     def pass_seconds(self, asked: Pass) -> float:
         """Predicted time through the whole pipe, with nothing queued ahead."""
-        passes = sum(self.stage_seconds(i, asked) for i in range(self.stages))
-        return self.between_seconds(asked.tokens) + passes
+        return self.between_seconds(asked.tokens) + sum(self.stage_seconds(asked))
 
     def between_seconds(self, tokens: int) -> float:
         """Predicted time of a frame with so many positions on all links, encoding included."""
@@ -160,8 +142,8 @@ class CostModel:
             size = math.ceil(decoding / count)
             if math.ceil(decoding / size) != count:
                 continue  # a smaller number of groups has this size too
-            one = Pass(size, attended * size // decoding)
-            rounds[count] = max(count * self.slowest_seconds(one), self.pass_seconds(one))
+            passes = self.stage_seconds(Pass(size, attended * size // decoding))
+            rounds[count] = max(count * max(passes), self.between_seconds(size) + sum(passes))
         best = min(rounds, key=lambda count: rounds[count])
         gain = WORTH_JOINING if reading and best < self._groups else WORTH_CHANGING
         if rounds.get(self._groups, math.inf) * (1 - gain) > rounds[best]:
@@ -211,18 +193,18 @@ class CostModel:
     def as_dict(self) -> dict[str, object]:
         """For `pipeline`: predicted seconds by number of tokens, and between the stages."""
         return {
-            "steps": [curve.as_dict() for curve in self._steps],
-            "verify": [curve.as_dict() for curve in self._verify],
-            "chunks": [curve.as_dict() for curve in self._chunks],
+            "steps": [self._steps.as_dict(stage) for stage in range(self.stages)],
+            "verify": [self._verify.as_dict(stage) for stage in range(self.stages)],
+            "chunks": [self._chunks.as_dict(stage) for stage in range(self.stages)],
             "between_seconds": self.between_seconds(1),
         }
 
     def check_integrity(self) -> None:
         self._between.check_integrity()
-        for curve in (*self._steps, *self._verify, *self._chunks):
-            curve.check_integrity()
+        for curves in (self._steps, self._verify, self._chunks):
+            curves.check_integrity()
 
-    def _curves(self, asked: Pass) -> list[CostCurve]:
+    def _curves(self, asked: Pass) -> CostCurves:
         if asked.verify:
             return self._verify
         return self._steps if asked.together else self._chunks

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from daemon.scheduler.cost import CostModel, Groups, Pass
-from daemon.scheduler.curve import CostCurve
+from daemon.scheduler.curve import CostCurves
 from daemon.scheduler.pipeline import Limits, StageCost
 from transports.frame import Span, StageTrace
 
@@ -36,16 +36,16 @@ def traces(*seconds: float, gap: float = 0.0) -> list[StageTrace]:
 
 def test_seeded_by_what_the_stages_measured() -> None:
     cost = model((0.1, 0.01), (0.2, 0.02))
-    assert cost.stage_seconds(0, ONE) == 0.1
-    assert cost.stage_seconds(1, chunk_of(11)) == pytest.approx(0.4)
-    assert cost.stage_seconds(1, chunk_of(0)) == 0.0
+    assert cost.stage_seconds(ONE)[0] == 0.1
+    assert cost.stage_seconds(chunk_of(11))[1] == pytest.approx(0.4)
+    assert cost.stage_seconds(chunk_of(0))[1] == 0.0
     assert cost.slowest_seconds(ONE) == 0.2
     assert cost.pass_seconds(ONE) == pytest.approx(0.3)
 
 
 def test_steps_are_seeded_by_the_number_of_sequences() -> None:
     cost = CostModel([StageCost(((1, 0.1), (4, 0.16), (8, 0.2)), 0.001)], 256)
-    found = [cost.stage_seconds(0, Pass(n)) for n in (1, 2, 4, 6, 8, 12)]
+    found = [cost.stage_seconds(Pass(n))[0] for n in (1, 2, 4, 6, 8, 12)]
     assert found == pytest.approx([0.1, 0.12, 0.16, 0.18, 0.2, 0.204])
 
 
@@ -56,13 +56,13 @@ def test_learns_from_traces() -> None:
         cost.observe(chunk_of(32), traces(0.5, 0.5), 0.0, 1.0)
         cost.observe(chunk_of(33), traces(9.0, 9.0), 0.0, 18.0)  # an odd length teaches nothing
         cost.check_integrity()
-    assert cost.stage_seconds(0, ONE) == pytest.approx(0.3, rel=0.01)
-    assert cost.stage_seconds(1, ONE) == pytest.approx(0.2, rel=0.01)
-    assert cost.stage_seconds(0, chunk_of(32)) == pytest.approx(0.5, rel=0.01)
+    assert cost.stage_seconds(ONE)[0] == pytest.approx(0.3, rel=0.01)
+    assert cost.stage_seconds(ONE)[1] == pytest.approx(0.2, rel=0.01)
+    assert cost.stage_seconds(chunk_of(32))[0] == pytest.approx(0.5, rel=0.01)
     between = 0.1 + 0.4 * 15 / 31
-    assert cost.stage_seconds(0, chunk_of(16)) == pytest.approx(between, rel=0.01)
-    assert cost.stage_seconds(0, chunk_of(256)) == pytest.approx(2.65, rel=0.01)  # as seeded
-    assert cost.stage_seconds(0, chunk_of(33)) < 0.6
+    assert cost.stage_seconds(chunk_of(16))[0] == pytest.approx(between, rel=0.01)
+    assert cost.stage_seconds(chunk_of(256))[0] == pytest.approx(2.65, rel=0.01)  # as seeded
+    assert cost.stage_seconds(chunk_of(33))[0] < 0.6
 
 
 def test_learns_what_passes_between_the_stages() -> None:
@@ -83,19 +83,27 @@ def test_waiting_before_the_first_stage_is_not_taken_for_its_link() -> None:
 
 def test_learns_what_a_position_costs_although_times_scatter() -> None:
     rng = random.Random(1)
-    curve = CostCurve(range(1, 9), {1: 0.023, 4: 0.032}, 0.003)
+    curve = CostCurves(range(1, 9), [{1: 0.023, 4: 0.032}], [0.003])
     for turn in range(400):
         tokens = rng.choice((3, 4))
         attended = tokens * (1500 + turn)
         seconds = 0.02 + 0.003 * tokens + 2e-6 * attended
-        curve.learn(tokens, attended, seconds * rng.uniform(0.9, 1.1))
-        curve.learn(tokens, attended, seconds + 60.0 * (turn == 200))  # the machine slept once
+        curve.learn(tokens, attended, [seconds * rng.uniform(0.9, 1.1)])
+        curve.learn(tokens, attended, [seconds + 60.0 * (turn == 200)])  # the machine slept once
         curve.check_integrity()
-    assert curve.position_seconds == pytest.approx(2e-6, rel=0.2)
-    assert curve.seconds(4, 4 * 1900) == pytest.approx(0.0472, rel=0.1)
-    assert curve.seconds(4, 0) == pytest.approx(0.032, rel=0.2)
+    assert curve.position_seconds[0] == pytest.approx(2e-6, rel=0.2)
+    assert curve.seconds(4, 4 * 1900)[0] == pytest.approx(0.0472, rel=0.1)
+    assert curve.seconds(4, 0)[0] == pytest.approx(0.032, rel=0.2)
     # What no step of that size has shown is told by the others.
-    assert curve.seconds(1, 4 * 1900) == pytest.approx(0.02 + 0.0152, rel=0.2)
+    assert curve.seconds(1, 4 * 1900)[0] == pytest.approx(0.02 + 0.0152, rel=0.2)
+
+
+def test_stages_that_measured_other_sizes_begin_with_their_own_lines() -> None:
+    curves = CostCurves(range(1, 17), [{1: 0.1, 4: 0.16}, {1: 0.2, 8: 0.27}], [0.01, 0.02])
+    for tokens, wanted in ((2, [0.12, 0.21]), (4, [0.16, 0.23]), (8, [0.2, 0.27])):
+        assert curves.seconds(tokens, 0) == pytest.approx(wanted)
+    assert curves.seconds(12, 0) == pytest.approx([0.24, 0.35])
+    curves.check_integrity()
 
 
 @pytest.mark.parametrize("seen", [[], traces(9.0), traces(9.0, 9.0)[::-1], traces(9.0, 9.0, 9.0)])
@@ -320,5 +328,5 @@ def test_several_positions_of_one_sequence_begin_as_a_step_of_as_many() -> None:
     """Until some were seen: the weights are read once for all of them."""
     stages = (StageCost(((1, 0.1), (4, 0.13), (8, 0.17)), 0.05),) * 2
     cost = CostModel(stages, 16)
-    assert cost.stage_seconds(0, Pass(4, together=False, verify=True)) == pytest.approx(0.13)
-    assert cost.stage_seconds(0, Pass(6, together=False, verify=True)) == pytest.approx(0.15)
+    assert cost.stage_seconds(Pass(4, together=False, verify=True))[0] == pytest.approx(0.13)
+    assert cost.stage_seconds(Pass(6, together=False, verify=True))[0] == pytest.approx(0.15)

@@ -271,7 +271,7 @@ class Speculator:
             return Pass(size * n, attended, n == 1 or not single, n > 1 and single)
 
         return Course.of(
-            lambda n: [cost.stage_seconds(i, asked(n)) for i in range(cost.stages)],
+            lambda n: cost.stage_seconds(asked(n)),
             lambda n: cost.between_seconds(size * n),
             wait=self.draft.wait if drafted else 0.0,
             each=self.draft.each if drafted else 0.0,
