@@ -52,27 +52,28 @@ class Dispatch:
     def withdraw(self, sequence: bytes) -> bool:
         """Neither queued nor expected back any more. True when something of it was under way."""
         self.ready.discard(sequence)
-        under_way = any(s.sequence == sequence for m in self.window for s in m.spans)
+        under_way = self.window.spans_of(sequence)
         for microbatch in self.window.drop_sequence(sequence):
             self.outbox.lost(microbatch)
-        return under_way
+        return bool(under_way)
 
     def judged(self, sequence: Sequence, guesses: int) -> None:
         """The pipeline has said what comes where `guesses` had been sent: all were right, or the
         last was not, and what is under way after it is in vain.
         """
         wrong = sequence.refuted
-        cancelled = self.window.frames_of(sequence.id) if wrong else 0
+        cancelled = len(self.window.spans_of(sequence.id)) if wrong else 0
         self.speculator.judged(guesses - wrong, wrong, cancelled)
 
     def give_up(self, microbatch: int, now: float) -> tuple[Span, ...]:
         """The frame will not come back. Returns the spans that were still awaited from it."""
+        spans = self.window.awaited(microbatch)
         lost = self.window.remove(microbatch)
         self.outbox.lost(microbatch)
         if lost is not None and not lost.spans:
             self._carriers_lost += 1
             self._carrier_after = now + self._limits.backoff(self._carriers_lost)
-        return () if lost is None else lost.spans
+        return spans
 
     def carried(self, microbatch: int) -> None:
         """A frame of commands alone came back."""
@@ -84,13 +85,12 @@ class Dispatch:
         before it, whether or not those frames came back; only tokens cannot be inferred.
         """
         end = span.position + span.length
-        for other in self.window:
-            for s in other.spans:
-                if s.sequence != span.sequence or s.position + s.length > end:
-                    continue
-                inferred = other.id == microbatch or not s.outputs
-                if inferred and self.window.drop_span(other.id, s.sequence):
-                    self.outbox.lost(other.id)
+        for other, s in self.window.spans_of(span.sequence):
+            inferred = other == microbatch or not s.outputs
+            if s.position + s.length > end or not inferred:
+                continue
+            if self.window.drop_span(other, span.sequence):
+                self.outbox.lost(other)
 
     def fill(self, now: float, decoding: int, attended: int) -> list[Send | Propose]:
         """Send what the window has room for, and ask the draft for more. `decoding` running

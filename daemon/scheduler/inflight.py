@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from transports.frame import Span
 
@@ -12,7 +12,7 @@ MAX_DOUBLINGS = 6
 
 @dataclass(frozen=True, slots=True)
 class Microbatch:
-    """What one frame asks for. `seconds` is its predicted time through the pipe, what is queued
+    """What one frame asks for, as it was sent. `seconds` is its predicted time through the pipe, what is queued
     ahead of it included; `cost` its predicted time on the slowest stage; `step`: some of
     its sequences decode, `ahead`: it has nothing but guesses; `tries` how often it was in vain
     before; `alone`: nothing else may be in flight beside it. Without spans it only carries
@@ -37,6 +37,8 @@ class Window:
         self._grace = grace_seconds
         self._patience = patience
         self._flying: dict[int, Microbatch] = {}
+        self._awaited: dict[int, dict[bytes, Span]] = {}  # spans that are not settled
+        self._by_sequence: dict[bytes, dict[int, None]] = {}  # where such a span is, in order
         self._deadlines: dict[int, float] = {}
         self._seen: dict[int, set[int]] = {}  # stages that showed progress on a microbatch
 
@@ -72,9 +74,13 @@ class Window:
         """Frames that carry only commands."""
         return sum(1 for m in self._flying.values() if not m.spans)
 
-    def frames_of(self, sequence: bytes) -> int:
-        """How many microbatches have a span of it."""
-        return sum(any(s.sequence == sequence for s in m.spans) for m in self._flying.values())
+    def awaited(self, microbatch: int) -> tuple[Span, ...]:
+        """Its spans that are not settled."""
+        return tuple(self._awaited.get(microbatch, {}).values())
+
+    def spans_of(self, sequence: bytes) -> list[tuple[int, Span]]:
+        """Which microbatches have a span of it that is not settled, in order."""
+        return [(i, self._awaited[i][sequence]) for i in self._by_sequence.get(sequence, ())]
 
     def queued_seconds(self) -> float:
         """What a new frame may find ahead of it at the slowest stage."""
@@ -82,6 +88,9 @@ class Window:
 
     def add(self, microbatch: Microbatch) -> None:
         self._flying[microbatch.id] = microbatch
+        self._awaited[microbatch.id] = {span.sequence: span for span in microbatch.spans}
+        for span in microbatch.spans:
+            self._by_sequence.setdefault(span.sequence, {})[microbatch.id] = None
         self._seen[microbatch.id] = set()
         self._deadlines[microbatch.id] = microbatch.sent + self._allowed(microbatch)
 
@@ -89,35 +98,25 @@ class Window:
         """It came back, or is given up."""
         self._deadlines.pop(microbatch, None)
         self._seen.pop(microbatch, None)
+        for sequence in self._awaited.pop(microbatch, ()):
+            self._forget(microbatch, sequence)
         return self._flying.pop(microbatch, None)
 
     def drop_sequence(self, sequence: bytes) -> list[int]:
         """Nothing that is in flight for the sequence counts any more. Returns the microbatches that
         are given up because they had no other span.
         """
-        given_up = []
-        for microbatch in self:
-            kept = tuple(s for s in microbatch.spans if s.sequence != sequence)
-            if len(kept) == len(microbatch.spans):
-                continue
-            if kept:
-                self._flying[microbatch.id] = replace(microbatch, spans=kept)
-            else:
-                self.remove(microbatch.id)
-                given_up.append(microbatch.id)
-        return given_up
+        return [i for i, _ in self.spans_of(sequence) if self.drop_span(i, sequence)]
 
     def drop_span(self, microbatch: int, sequence: bytes) -> bool:
         """One span is settled. True when it was the microbatch's last."""
-        held = self._flying.get(microbatch)
-        if held is None:
+        awaited = self._awaited.get(microbatch, {})
+        if awaited.pop(sequence, None) is None:
             return False
-        kept = tuple(s for s in held.spans if s.sequence != sequence)
-        if kept or not held.spans:
-            self._flying[microbatch] = replace(held, spans=kept)
-            return False
-        self.remove(microbatch)
-        return True
+        self._forget(microbatch, sequence)
+        if not awaited:
+            self.remove(microbatch)
+        return not awaited
 
     def progress(self, microbatch: int, stage: int, now: float) -> None:
         """`stage` has taken up the microbatch: it and all behind it have their whole time again.
@@ -145,16 +144,29 @@ class Window:
 
     def clear(self) -> None:
         self._flying.clear()
+        self._awaited.clear()
+        self._by_sequence.clear()
         self._deadlines.clear()
         self._seen.clear()
 
     def check_integrity(self) -> None:
-        assert self._flying.keys() == self._deadlines.keys() == self._seen.keys(), "window: keys"
+        for others in (self._awaited, self._deadlines, self._seen):
+            assert self._flying.keys() == others.keys(), "window: keys"
         assert list(self._flying) == sorted(self._flying), "window: order"
         for key, microbatch in self._flying.items():
             assert key == microbatch.id, "window: id"
+            assert bool(microbatch.spans) == bool(self._awaited[key]), "window: nothing is awaited"
             sequences = [s.sequence for s in microbatch.spans]
             assert len(set(sequences)) == len(sequences), "window: a sequence twice in a frame"
+        listed = {(i, s) for s, places in self._by_sequence.items() for i in places}
+        assert listed == {(i, s) for i, spans in self._awaited.items() for s in spans}, "window: by"
+        assert all(self._by_sequence.values()), "window: nowhere"
+
+    def _forget(self, microbatch: int, sequence: bytes) -> None:
+        places = self._by_sequence[sequence]
+        del places[microbatch]
+        if not places:
+            del self._by_sequence[sequence]
 
     def _allowed(self, microbatch: Microbatch) -> float:
         longer: float = 2.0 ** min(microbatch.tries, MAX_DOUBLINGS)

@@ -254,7 +254,7 @@ class Scheduler:
             assert self._book.running or len(self.residency.expected), "scheduler: all wait"
         under_way: dict[bytes, list[Span]] = {}
         for microbatch in self._dispatch.window:
-            for span in microbatch.spans:
+            for span in self._dispatch.window.awaited(microbatch.id):
                 assert span.sequence in self._book.running, "scheduler: in flight, but not running"
                 under_way.setdefault(span.sequence, []).append(span)
         for sequence in self._book.running.values():

@@ -73,8 +73,10 @@ def test_counts() -> None:
 def test_a_sequence_leaves_without_the_others() -> None:
     made = window(microbatch(1, A, B), microbatch(2, A), microbatch(3))
     assert made.drop_sequence(A) == [2]
-    assert [[s.sequence for s in m.spans] for m in made] == [[B], []]
+    assert [[s.sequence for s in made.awaited(m.id)] for m in made] == [[B], []]
     assert not made.drop_span(3, A)  # commands alone are not settled by spans
+    assert [i for i, _ in made.spans_of(B)] == [1]
     assert made.drop_span(1, B)
     assert not made.drop_span(1, B)
     assert [m.id for m in made] == [3]
+    made.check_integrity()
