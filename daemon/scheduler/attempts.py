@@ -135,6 +135,7 @@ class Attempts:
         self._dispatch.withdraw(sequence.id)
         self._dispatch.speculator.refuted(sequence)
         sequence.begin_attempt(position)
+        self._book.changed(sequence)
         self._residency.began(sequence)
         delay = self._limits.backoff(sequence.repeats)
         if delay > 0.0:
@@ -159,6 +160,7 @@ class Attempts:
         # All stages have had the constants, or a result would not have come.
         due = sequence.prefix is not None
         sequence.begin_attempt(len(sequence.history) - 1)
+        self._book.changed(sequence)
         sequence.constants_due = due
         self._residency.began(sequence)
         return [Revoke(sequence.id, sequence.attempt)] if under_way else []
@@ -183,7 +185,7 @@ class Attempts:
         actions: list[Action] = [Finished(sequence.id, reason, sequence.usage(now), error)]
         if self._dispatch.withdraw(sequence.id):
             actions.append(Revoke(sequence.id, sequence.attempt + 1))
-        self._book.remove(sequence.id)
+        self._book.remove(sequence)
         self._dispatch.speculator.forget(sequence.id)
         self._residency.ended(sequence, reason in _KEPT, now)
         sequence.status = SequenceStatus.FINISHED

@@ -15,6 +15,8 @@ class Book:
         self._entered = 0
         self.waiting: dict[bytes, Sequence] = {}
         self.running: dict[bytes, Sequence] = {}
+        self._lengths: dict[bytes, int] = {}  # of those that decode
+        self._positions = 0  # the sum of them
 
     def __iter__(self) -> Iterator[Sequence]:
         """Running ones, then those that wait, in order."""
@@ -29,10 +31,14 @@ class Book:
 
     def decoding(self) -> tuple[int, int]:
         """How many sequences decode, and how many positions they have."""
-        lengths = [
-            len(s.history) for s in self.running.values() if s.status is SequenceStatus.DECODE
-        ]
-        return len(lengths), sum(lengths)
+        return len(self._lengths), self._positions
+
+    def changed(self, sequence: Sequence) -> None:
+        """Its status or its length; to be said each time, so that nobody has to ask all."""
+        self._positions -= self._lengths.pop(sequence.id, 0)
+        if sequence.status is SequenceStatus.DECODE and sequence.id in self.running:
+            self._lengths[sequence.id] = len(sequence.history)
+            self._positions += len(sequence.history)
 
     @property
     def full(self) -> bool:
@@ -52,15 +58,18 @@ class Book:
     def run(self, sequence: Sequence) -> None:
         del self.waiting[sequence.id]
         self.running[sequence.id] = sequence
+        self.changed(sequence)
 
     def wait(self, sequence: Sequence) -> None:
         """It ran, and is the next to run again."""
         del self.running[sequence.id]
+        self.changed(sequence)
         self.waiting = {sequence.id: sequence, **self.waiting}
 
-    def remove(self, sequence: bytes) -> None:
-        self.running.pop(sequence, None)
-        self.waiting.pop(sequence, None)
+    def remove(self, sequence: Sequence) -> None:
+        self.running.pop(sequence.id, None)
+        self.waiting.pop(sequence.id, None)
+        self.changed(sequence)
 
     def check_integrity(self) -> None:
         assert not self.running.keys() & self.waiting.keys(), "book: runs and waits"
@@ -69,3 +78,7 @@ class Book:
             sequence.check_integrity()
             waits = sequence.status is SequenceStatus.WAITING
             assert waits == (sequence.id in self.waiting), "book: status"
+        decode = [s for s in self.running.values() if s.status is SequenceStatus.DECODE]
+        lengths = {s.id: len(s.history) for s in decode}
+        assert self._lengths == lengths, "book: lengths"
+        assert self._positions == sum(lengths.values()), "book: positions"

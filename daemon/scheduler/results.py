@@ -84,6 +84,7 @@ class Results:
             return self._attempts.reissue(sequence, sequence.confirmed, "lost", now)
         assumed, before = sequence.assumed, len(sequence.history)
         reason, delivered = sequence.accept(tokens[fresh:], pipeline.context_length, now)
+        self._book.changed(sequence)
         self._dispatch.speculator.changed(sequence)
         if assumed:
             self._dispatch.judged(sequence, min(assumed, len(sequence.history) - before))
