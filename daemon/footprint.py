@@ -14,6 +14,13 @@ def step(held: int) -> int:
     return max(GROWTH, held // SHARE)
 
 
+def room_for(tokens: int) -> int:
+    """The most positions that the caches of a sequence of so many tokens have room for, however it
+    grew.
+    """
+    return tokens + 2 * step(tokens)
+
+
 @dataclass(frozen=True, slots=True)
 class Footprint:
     """`token_bytes` for every position there is room for, `sequence_bytes` whatever the length:
@@ -24,8 +31,8 @@ class Footprint:
     sequence_bytes: int
 
     def bytes_for(self, tokens: int) -> int:
-        """The most that a sequence of so many tokens takes, however it grew."""
-        return self.sequence_bytes + self.token_bytes * (tokens + 2 * step(tokens))
+        """The most that a sequence of so many tokens takes."""
+        return self.sequence_bytes + self.token_bytes * room_for(tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +45,9 @@ class StageMemory:
     footprints: Mapping[int, Footprint]
     reach: int | None = None
 
-    def bytes_for(self, kv_bits: int, tokens: int) -> int:
+    def footprint(self, kv_bits: int) -> Footprint:
         """Bits that the stage does not name count as exact: fewer never take more."""
-        return self.footprints.get(kv_bits, self.footprints[0]).bytes_for(tokens)
+        return self.footprints.get(kv_bits, self.footprints[0])
+
+    def bytes_for(self, kv_bits: int, tokens: int) -> int:
+        return self.footprint(kv_bits).bytes_for(tokens)

@@ -85,12 +85,14 @@ class CostModel:
         self._chunks = CostCurves((1, *self._chunk_sizes), ones, prefill)
         self._between = LinkCost()
         self._groups = 1
+        self._answered: tuple[tuple[int, int, bool], Groups] | None = None  # since it last learnt
         self.stages = len(stages)
 
     def observe(self, done: Pass, traces: Sequence[StageTrace], sent: float, now: float) -> None:
         """A frame that asked for this came back complete."""
         if not done.tokens or [t.stage for t in traces] != list(range(self.stages)):
             return
+        self._answered = None
         seconds = [max(0.0, trace.computed - trace.started) for trace in traces]
         self._curves(done).learn(done.tokens, done.attended, seconds)
         # A frame that waited before the first stage seems to have been under way for longer (only
@@ -133,6 +135,12 @@ class CostModel:
         pass is bound by reading the weights, many small ones fill more stages. `reading`: a prompt
         is, beside them.
         """
+        asked = decoding, attended, reading
+        if self._answered is None or self._answered[0] != asked:
+            self._answered = asked, self._share_out(*asked)
+        return self._answered[1]
+
+    def _share_out(self, decoding: int, attended: int, reading: bool) -> Groups:
         if decoding < 2:
             self._groups = 1
             return Groups(1, 1)

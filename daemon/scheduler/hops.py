@@ -83,17 +83,17 @@ class Hops:
         """A frame came back complete. It teaches nothing if a sequence in it is not known."""
         if not self._hops or [t.stage for t in traces] != list(range(len(self._sent))):
             return
-        fidelities = [fidelity_of(span.sequence) for span in spans]
-        for i, (hop, speed) in enumerate(zip(self._hops, self._speeds, strict=True)):
-            sent, received = traces[i].sent, traces[i + 1].received
-            rows: Counter[Codec] = Counter()
-            for span, fidelity in zip(spans, fidelities, strict=True):
-                if fidelity is None:
-                    break
-                rows[fidelity.codec_before(hop.layer)] += span.length
-            else:
-                nbytes = sum(encoded_bytes(c, hop.width, n, hop.dtype) for c, n in rows.items())
-                speed.learn(nbytes, sent, received, self._sent[i + 1])
+        rows: Counter[Fidelity | None] = Counter()
+        for span in spans:
+            rows[fidelity_of(span.sequence)] += span.length
+        if None not in rows:
+            for i, (hop, speed) in enumerate(zip(self._hops, self._speeds, strict=True)):
+                nbytes = sum(
+                    encoded_bytes(fidelity.codec_before(hop.layer), hop.width, n, hop.dtype)
+                    for fidelity, n in rows.items()
+                    if fidelity
+                )
+                speed.learn(nbytes, traces[i].sent, traces[i + 1].received, self._sent[i + 1])
         self._sent = [t.sent for t in traces]
 
     def fidelity(

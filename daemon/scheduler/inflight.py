@@ -12,10 +12,10 @@ MAX_DOUBLINGS = 6
 
 @dataclass(frozen=True, slots=True)
 class Microbatch:
-    """What one frame asks for, as it was sent. `seconds` is its predicted time through the pipe, what is queued
-    ahead of it included; `cost` its predicted time on the slowest stage; `step`: some of
-    its sequences decode, `ahead`: it has nothing but guesses; `tries` how often it was in vain
-    before; `alone`: nothing else may be in flight beside it. Without spans it only carries
+    """What one frame asks for, as it was sent. `seconds` is its predicted time through the pipe,
+    what is queued ahead of it included; `cost` its predicted time on the slowest stage; `step`:
+    some of its sequences decode, `ahead`: it has nothing but guesses; `tries` how often it was in
+    vain before; `alone`: nothing else may be in flight beside it. Without spans it only carries
     commands.
     """
 
