@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import islice
+import random
+from itertools import islice, product
 
 import pytest
 
@@ -540,3 +541,14 @@ def test_there_is_room_for_all_guesses_however_many_are_right() -> None:
         h.computed(frame, *((place + n) % 8 + 1 for n in range(span.outputs)))
         assert sequence.guess_room(1000) > 40
     assert sequence.generated > 100
+
+
+def test_many_stages_are_looked_at_in_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What that promises is what it would be, one stage after the other."""
+    rng = random.Random(3)
+    passes = [rng.uniform(0.004, 0.006) for _ in range(40)]
+    course = Course.of(lambda n: [s + 0.0002 * n for s in passes], lambda n: 0.0003 * 41)
+    tempi = [Tempo(*numbers) for numbers in product((0, 4), (1, 4), (2, 24))]
+    rates = [course.rate(tempo, 0.8) for tempo in tempi]
+    monkeypatch.setattr("daemon.scheduler.speculation.tempo._RUNS", 100)
+    assert rates == pytest.approx([course.rate(tempo, 0.8) for tempo in tempi], rel=0.01)

@@ -22,6 +22,7 @@ MOST = max(*FIRST, *AFTER)  # guesses in a frame
 WORTH = 1.02  # gain below which nothing is guessed: a prediction is not exact
 CERTAIN = 0.99  # acceptance beyond which nothing is believed
 _TAIL = 1e-3  # chance that a cycle lasts longer than what is looked at
+_RUNS = 8  # of neighbouring stages that are told apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,19 +128,47 @@ class Course:
         """When the pass of the first stage begins and ends, and the frame is back, while all
         guesses are right.
         """
-        free = [0.0] * len(self.stages[1])
+        runs, stages = _runs(len(self.stages[1])), len(self.stages[1])
+        left = [0.0] * len(runs)  # when the frame before left it
         returns = deque([0.0] * tempo.depth, tempo.depth)
         positions, given = tempo.first + 1, tempo.first
+        lengths: dict[int, list[tuple[float, float]]] = {}
         while True:
             at = max(self.wait + given * self.each if given else 0.0, returns[0])
-            hop = self.between[positions] / (len(free) + 1)
-            begin = max(at + hop, free[0])
-            for stage, took in enumerate(self.stages[positions]):
-                at = free[stage] = max(at + hop, free[stage]) + took
+            hop = self.between[positions] / (stages + 1)
+            if (length := lengths.get(positions)) is None:
+                length = lengths[positions] = self._lengths(runs, positions, hop)
+            begin = max(at + hop, left[0])
+            for run, (through, apart) in enumerate(length):
+                at = left[run] = max(at + hop + through, left[run] + apart)
             returns.append(at + hop)
-            yield begin, free[0], at + hop
+            yield begin, left[0], at + hop
             positions = tempo.after
             given += positions
+
+    def _lengths(self, runs: list[slice], positions: int, hop: float) -> list[tuple[float, float]]:
+        """Of each run of stages: how long a frame takes from its first to its last one, and how far
+        two frames are apart that leave it one right after the other. For frames that are alike that
+        is all there is to know of it.
+        """
+        passes = [self.stages[positions][run] for run in runs]
+        return [(sum(run) + hop * (len(run) - 1), max(run)) for run in passes]
+
+
+def _runs(stages: int) -> list[slice]:
+    """The first stage alone, whose passes begin and end cycles, and the others in at most as many
+    runs as is affordable.
+    """
+    size = max(1, -(-(stages - 1) // (_RUNS - 1)))
+    return [slice(0, 1), *(slice(at, at + size) for at in range(1, stages, size))]
+
+
+def _depths(stages: int) -> Iterator[int]:
+    """Few of many: a fifth more or less makes little difference."""
+    depth = min(2, stages)
+    while depth < stages + 2:
+        yield depth
+        depth = max(depth + 1, depth * 5 // 4)
 
 
 def choose(course: Course, acceptance: float, most: int, ahead: bool) -> Tempo:
@@ -155,7 +184,7 @@ def choose(course: Course, acceptance: float, most: int, ahead: bool) -> Tempo:
         alone, stages = best.first, len(course.stages[1])
         for first in {0, 1, 2, alone // 2, alone}:
             for after in AFTER:
-                for depth in range(min(2, stages), stages + 2):
+                for depth in _depths(stages):
                     tempo = Tempo(first, after, depth)
                     if max(first, after) > most:
                         continue
