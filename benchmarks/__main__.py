@@ -31,6 +31,7 @@ BENCHMARKS = {
     "prefill": ("benchmarks.prefill:run", "a prompt of 2,000 tokens, against one core"),
     "hop": ("benchmarks.parts:run_hop", "one frame from a process to another"),
     "coordinator": ("benchmarks.parts:run_coordinator", "its own work per microbatch"),
+    "scale": ("benchmarks.scale.run:run", "its steps at 64 nodes and 1,000 sequences, simulated"),
     "kv": ("benchmarks.kv:run", "quantised KV: bytes, perplexity, speed"),
     "head": ("benchmarks.head:run", "norm, head and choice as one step, against separate steps"),
     "codec": ("benchmarks.codec:run", "wire codecs: bytes, time, perplexity over hops"),
