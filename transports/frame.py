@@ -19,6 +19,7 @@ from typing import Any
 
 SEQUENCE_ID_BYTES = 16
 FINAL_ATTEMPT = (1 << 32) - 1  # the largest that fits its field: no attempt is above it
+MAX_REFILLED = 255  # the highest `end` that fits its field
 
 
 class FrameKind(IntEnum):
@@ -70,6 +71,18 @@ class Span:
     length: int
     prefix_hash: int
     outputs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Refill:
+    """What stages [first, end) of the pipeline lost is computed again, there and nowhere else, from
+    the hidden states that the stage before them has kept (DESIGN.md §9, `stop_at`). The others pass
+    the frame on as it is; nothing is sampled, and nothing goes beyond the last of them but the
+    header.
+    """
+
+    first: int
+    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +167,8 @@ class Frame:
     RESULT frame the sampled ids, `outputs` of each span. `constants` maps a sequence to its
     constants in the first frame of an attempt. `logprobs` maps a sequence to one entry per output,
     in RESULT frames, when asked for. `tensors` hold one row per token, the rows of some spans each,
-    in the order of the spans: those of a tensor are written alike.
+    in the order of the spans: those of a tensor are written alike. With `refill` no span asks for
+    tokens, and the frame is for some of the stages only.
     """
 
     kind: FrameKind
@@ -169,3 +183,4 @@ class Frame:
     traces: tuple[StageTrace, ...] = ()
     logprobs: Mapping[bytes, Any] = field(default_factory=dict)
     tensors: tuple[Tensor, ...] = ()
+    refill: Refill | None = None

@@ -17,7 +17,8 @@ Part 0, little-endian, without padding between the blocks:
     48     2    number of departures
     50     2    number of traces
     52     2    number of tensors = number of parts after this one
-    54     2    reserved, 0
+    54     1    first stage of a refill
+    55     1    the one after its last; both 0: it is none
     56          spans            40 each: sequence 16, attempt 4, position 4, length 4,
                                  prefix hash 8, outputs 4
                 tokens           4 each: int32
@@ -57,6 +58,7 @@ from transports.frame import (
     Fork,
     Frame,
     FrameKind,
+    Refill,
     Release,
     Span,
 )
@@ -81,7 +83,7 @@ MAGIC = b"SBUS"
 VERSION = 1
 
 _PREFIX = struct.Struct("<4sH")
-_HEADER = struct.Struct("<4sHBBQQQIIIIHHHH")
+_HEADER = struct.Struct("<4sHBBQQQIIIIHHHBB")
 _CRC = struct.Struct("<I")
 
 _KINDS = {k.value: k for k in FrameKind}
@@ -93,8 +95,8 @@ def encode(frame: Frame, limits: FrameLimits | None = None) -> list[Buffer]:
 
     EncodeError for a frame that the other side would refuse (of the sizes only with `limits`).
     """
-    spans, tokens = frame.spans, frame.tokens
-    if problem := _inconsistent(frame.kind, spans, len(tokens)):
+    spans, tokens, refill = frame.spans, frame.tokens, frame.refill
+    if problem := _inconsistent(frame.kind, spans, len(tokens), refill):
         raise EncodeError(problem)
     meta = pack_meta(frame.constants, frame.logprobs)
     payloads = [payload(tensor) for tensor in frame.tensors]
@@ -105,7 +107,8 @@ def encode(frame: Frame, limits: FrameLimits | None = None) -> list[Buffer]:
             _HEADER.pack(
                 MAGIC, VERSION, frame.kind, 0, frame.term, frame.epoch, frame.microbatch,
                 len(spans), len(tokens), len(meta), len(frame.commands),
-                len(frame.departures), len(frame.traces), len(payloads), 0,
+                len(frame.departures), len(frame.traces), len(payloads),
+                *((refill.first, refill.end) if refill else (0, 0)),
             )
         ]  # fmt: skip
         chunks += [
@@ -154,7 +157,7 @@ def decode(parts: Sequence[Buffer], limits: FrameLimits) -> Frame:
         raise FrameError("length", f"part 0 has {total} bytes")
     (
         _, _, kind_code, reserved, term, epoch, microbatch,
-        n_spans, n_tokens, n_meta, n_commands, n_departures, n_traces, n_tensors, reserved2,
+        n_spans, n_tokens, n_meta, n_commands, n_departures, n_traces, n_tensors, first, end,
     ) = _HEADER.unpack_from(head)  # fmt: skip
     if (
         n_spans > limits.max_spans
@@ -179,11 +182,12 @@ def decode(parts: Sequence[Buffer], limits: FrameLimits) -> Frame:
     if zlib.crc32(view[:at_crc]) != _CRC.unpack_from(head, at_crc)[0]:
         raise FrameError("checksum", "part 0 was damaged")
     kind = _KINDS.get(kind_code)
-    if kind is None or reserved or reserved2:
-        raise FrameError("enum", f"frame kind {kind_code}, reserved {reserved}, {reserved2}")
+    if kind is None or reserved:
+        raise FrameError("enum", f"frame kind {kind_code}, reserved {reserved}")
+    refill = Refill(first, end) if first or end else None
     records = SPAN.iter_unpack(view[size.HEADER_BYTES : at_tokens])
     spans = tuple([Span(*fields) for fields in records])
-    if problem := _inconsistent(kind, spans, n_tokens):
+    if problem := _inconsistent(kind, spans, n_tokens, refill):
         raise FrameError("count", problem)
     if sum([s.outputs for s in spans]) > limits.max_tokens:
         raise FrameError("limit", "more outputs than a frame may have")
@@ -214,6 +218,7 @@ def decode(parts: Sequence[Buffer], limits: FrameLimits) -> Frame:
         tuple([read_trace(*t) for t in traces]),
         logprobs,
         tuple([read_tensor(descriptor, part, limits) for descriptor, part in tensors]),
+        refill,
     )
 
 
@@ -227,8 +232,10 @@ def _named(command: Command) -> tuple[bytes, ...]:
             return ()
 
 
-def _inconsistent(kind: FrameKind, spans: Sequence[Span], n_tokens: int) -> str | None:
-    """What is wrong between the spans and the number of tokens, if anything."""
+def _inconsistent(
+    kind: FrameKind, spans: Sequence[Span], n_tokens: int, refill: Refill | None
+) -> str | None:
+    """What is wrong between the spans, the number of tokens and a refill, if anything."""
     lengths = [s.length for s in spans]
     if lengths and min(lengths) < 1:
         return "a span of no tokens"
@@ -238,6 +245,10 @@ def _inconsistent(kind: FrameKind, spans: Sequence[Span], n_tokens: int) -> str 
         return (
             f"{n_tokens} tokens, the spans' {'lengths' if work else 'outputs'} add up to {wanted}"
         )
+    if refill and refill.first >= refill.end:
+        return f"a refill of stages [{refill.first}, {refill.end})"
+    if refill and any(s.outputs for s in spans):
+        return "a refill that asks for tokens"
     return None
 
 

@@ -21,6 +21,7 @@ from transports.frame import (
     Fork,
     Frame,
     FrameKind,
+    Refill,
     Release,
     Span,
     StageTrace,
@@ -108,7 +109,8 @@ def test_evaluated_arrays_of_mlx_go_without_a_copy() -> None:
         (48, struct.pack("<H", 65535), "limit"),
         (50, struct.pack("<H", 65535), "limit"),
         (52, struct.pack("<H", 9), "limit"),
-        (54, b"\x01", "enum"),
+        (54, b"\x01", "count"),  # a refill of no stage
+        (54, b"\x01\x03", "count"),  # a refill that asks for tokens
         (56 + 24, struct.pack("<I", 0), "count"),  # a span of no tokens
         (56 + 24, struct.pack("<I", 2**32 - 1), "count"),
         (56 + 36, struct.pack("<I", 2**32 - 1), "limit"),  # outputs
@@ -133,6 +135,29 @@ def test_evaluated_arrays_of_mlx_go_without_a_copy() -> None:
 def test_each_field_is_checked(offset: int, value: bytes, cause: str) -> None:
     head, *payloads = as_bytes(full_frame())
     assert refused([poked(head, offset, value), *payloads]) == cause
+
+
+@pytest.mark.parametrize("refill", [Refill(0, 1), Refill(1, 255)])
+@pytest.mark.parametrize("kind", list(FrameKind))
+def test_a_refill_goes_both_ways(kind: FrameKind, refill: Refill) -> None:
+    span = Span(b"a" * 16, 1, 4, 2, 7)
+    tokens = (1, 2) if kind is FrameKind.WORK else ()
+    frame = Frame(kind, 1, 2, 3, (span,), tokens, refill=refill)
+    assert decode(encode(frame, LIMITS), LIMITS) == frame
+
+
+@pytest.mark.parametrize(
+    ("refill", "outputs", "why"),
+    [
+        (Refill(1, 1), 0, "stages"),
+        (Refill(1, 256), 0, "field"),
+        (Refill(0, 1), 1, "asks for tokens"),
+    ],
+)
+def test_what_is_no_refill_is_not_sent(refill: Refill, outputs: int, why: str) -> None:
+    span = Span(b"a" * 16, 1, 4, 2, 7, outputs)
+    with pytest.raises(EncodeError, match=why):
+        encode(Frame(FrameKind.WORK, 1, 2, 3, (span,), (1, 2), refill=refill))
 
 
 def test_another_version_names_both() -> None:
