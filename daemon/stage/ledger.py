@@ -114,6 +114,28 @@ class SpanLedger:
         entry.reached = len(entry.history)
         return Compute(trim_to=span.position)
 
+    def lend(self, span: Span, tokens: Sequence[int]) -> Departure | None:
+        """Another stage is to compute this span, from what this one made of the same tokens: why it
+        cannot, if so. Nothing is entered, and no attempt begins.
+        """
+        if span.attempt <= self._released.get(span.sequence, NOT_STARTED):
+            return self._skip(span, Reason.CANCELLED, 0).departure
+        entry = self._entries.get(span.sequence)
+        if entry is None:
+            return self._skip(span, Reason.MISSING, 0).departure
+        if span.attempt < entry.attempt:
+            return self._skip(span, Reason.STALE, len(entry.history)).departure
+        history, position = entry.history, span.position
+        if len(history) < position or history.hash_at(position) != span.prefix_hash:
+            return self._skip(span, Reason.MISSING, 0).departure
+        if history.tokens[position : position + span.length] != list(tokens):
+            return self.lacks(span)
+        return None
+
+    def lacks(self, span: Span) -> Departure:
+        """What the tokens before `span` led to may be lent, but not what those in it did."""
+        return self._skip(span, Reason.MISSING, span.position).departure
+
     def forget(self, span: Span, held: int, reason: Reason) -> Departure:
         """`span` was admitted but is not in the caches, which now hold `held` valid tokens: FAILED
         when computing raised, MISSING when a cache could be trimmed only to less than asked for.

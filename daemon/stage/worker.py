@@ -7,7 +7,7 @@ No sockets and no clock of its own: a frame in, a frame out.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
@@ -15,38 +15,28 @@ import mlx.core as mx
 from daemon import logs
 from daemon.engine.caches import SequenceCache
 from daemon.engine.errors import CacheError
-from daemon.engine.stage import Row, Sampled, Stage
+from daemon.engine.stage import Row, Stage
 from daemon.history import History
 from daemon.stage.codecs import RowCoder
 from daemon.stage.constants import Known
+from daemon.stage.hidden_log import HiddenLog
 from daemon.stage.ledger import Compute, SpanLedger
+from daemon.stage.onward import Work, to_coordinator, to_next
+from daemon.stage.refilling import Part, lend, part_of
 from transports.codecs.layout import Codec, obstacle
 from transports.errors import FrameError
 from transports.frame import (
     Departure,
     Fork,
     Frame,
-    FrameKind,
     Reason,
     Release,
     Span,
     StageTrace,
+    Tensor,
 )
 
 log = logs.get("stage")
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """A span that is to be computed: its tokens, where its rows stand in the frame that came, and
-    how they are to be written in the one that goes.
-    """
-
-    span: Span
-    tokens: tuple[int, ...]
-    row: Row
-    offset: int
-    codec: Codec
 
 
 class Worker:
@@ -59,13 +49,17 @@ class Worker:
         index: int,
         clock: Callable[[], float],
         digest: str = "",
+        hidden_bytes: int = 0,
     ) -> None:
-        """`digest` is that of the model's weights: what is saved of it belongs to no other."""
+        """`digest` is that of the model's weights: what is saved of it belongs to no other.
+        `hidden_bytes` are for the hidden states that were sent on.
+        """
         self.stage = stage
         self.digest = digest
         self.index = index
         self.ledger = SpanLedger(index)
         self.caches: dict[bytes, SequenceCache] = {}
+        self.log = HiddenLog(0 if stage.is_last else hidden_bytes)
         self._coder = coder
         self._known: dict[bytes, Known] = {}
         self._bytes: dict[bytes, int] = {}
@@ -99,13 +93,26 @@ class Worker:
         """The frame to send on: a RESULT from the last stage, else the WORK with this stage's
         hidden states.
         """
-        started, entering = self._clock(), None
+        started = self._clock()
         for command in frame.commands:
             match command:
                 case Release(sequence, attempt):
                     self._release(sequence, attempt)
                 case Fork():
                     self._fork(command)
+        match part_of(frame.refill, self.index):
+            case Part.COMPUTE:
+                onward, computed = self._computed(frame)
+            case Part.LEND:
+                onward, computed = lend(frame, self.ledger, self.log), started
+            case Part.PASS:
+                onward, computed = frame, started
+        trace = StageTrace(self.index, received, started, computed, self._clock())
+        return replace(onward, traces=(*onward.traces, trace))
+
+    def _computed(self, frame: Frame) -> tuple[Frame, float]:
+        """The frame to send on, and when computing it ended: writing it takes time as well."""
+        entering = None
         work, departures = self._admit(frame)
         try:
             if work and not self.stage.is_first:
@@ -116,7 +123,17 @@ class Worker:
             work, output, failed = [], [], [self._fail(w.span) for w in work]
         computed = self._clock()
         departures += failed
-        return self._onward(frame, work, departures, output, received, started, computed)
+        if self.stage.is_last:
+            return to_coordinator(frame, work, departures, output), computed
+        ends = frame.refill is not None and self.index == frame.refill.end - 1
+        sent: tuple[Tensor, ...] = ()
+        if work and (self.log.keeps or not ends):
+            parts = [(w.codec, w.span.length) for w in work]
+            sent = self._coder.write(output[0], parts)
+            self.log.keep([w.span for w in work], sent)
+        if ends:
+            return to_coordinator(frame, work, departures), computed
+        return to_next(frame, work, departures, sent), computed
 
     def _compute_what_can_be(
         self, frame: Frame, work: list[Work], entering: mx.array | None
@@ -189,6 +206,7 @@ class Worker:
             return self._fail(span)
         restored = cache.trim(position)
         if restored != position:
+            self.log.trim(sequence, restored)
             return self.ledger.forget(span, restored, Reason.MISSING)
         row = Row(cache, tokens, self.ledger.tokens(sequence), span.outputs, known.params)
         return Work(span, tokens, row, offset, codec)
@@ -224,12 +242,14 @@ class Worker:
     def _fail(self, span: Span) -> Departure:
         """Computing broke off somewhere: what the caches hold is not known any more."""
         self.caches.pop(span.sequence, None)
+        self.log.forget(span.sequence)
         self._changed.add(span.sequence)
         return self.ledger.forget(span, 0, Reason.FAILED)
 
     def _release(self, sequence: bytes, attempt: int) -> None:
         if self.ledger.release(sequence, attempt):
             self.caches.pop(sequence, None)
+            self.log.forget(sequence)
             self._known.pop(sequence, None)
             self._changed.add(sequence)
 
@@ -243,43 +263,7 @@ class Worker:
             self.caches[fork.target] = cache
             self._changed.add(fork.target)
             self.ledger.fork(fork, cache.length)
-
-    def _onward(
-        self,
-        frame: Frame,
-        work: list[Work],
-        departures: list[Departure],
-        output: list[Any],
-        received: float,
-        started: float,
-        computed: float,
-    ) -> Frame:
-        onward = replace(
-            frame,
-            spans=tuple(w.span for w in work),
-            tokens=tuple(t for w in work for t in w.tokens),
-            constants={w.span.sequence: frame.constants[w.span.sequence] for w in work
-                       if w.span.sequence in frame.constants},
-            departures=(*frame.departures, *departures),
-            tensors=() if self.stage.is_last or not work else self._coder.write(
-                output[0], [(w.codec, w.span.length) for w in work]
-            ),
-        )  # fmt: skip
-        if self.stage.is_last:
-            results: list[Sampled] = output
-            onward = replace(
-                onward,
-                kind=FrameKind.RESULT,
-                tokens=tuple(t for result in results for t in result.tokens),
-                constants={},
-                logprobs={
-                    w.span.sequence: result.logprobs
-                    for w, result in zip(work, results, strict=True)
-                    if result.logprobs is not None
-                },
-            )
-        trace = StageTrace(self.index, received, started, computed, self._clock())
-        return replace(onward, traces=(*frame.traces, trace))
+            self.log.fork(fork.source, fork.target, cache.length)
 
     @property
     def dropped(self) -> dict[str, int]:
@@ -303,4 +287,8 @@ class Worker:
         for sequence, cache in self.caches.items():
             held = len(self.ledger.tokens(sequence))
             assert cache.length == held, f"cache holds {cache.length} tokens, ledger {held}"
+        self.log.check_integrity()
+        for sequence, length in self.log.lengths.items():
+            held = len(self.ledger.tokens(sequence))
+            assert length <= held, f"log holds {length} positions, ledger {held}"
         assert self.kv_bytes == sum(cache.nbytes for cache in self.caches.values()), "bytes"
