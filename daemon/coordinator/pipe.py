@@ -19,7 +19,7 @@ from daemon.service import settle
 from transports.codecs.choice import Cost
 from transports.codecs.layout import Codec
 from transports.errors import AddressError, TransportError
-from transports.frame import DType, Frame
+from transports.frame import Barrier, DType, Frame
 
 if TYPE_CHECKING:
     from daemon.coordinator.process import Coordinator
@@ -52,14 +52,20 @@ class Pipe:
             up.memory,
             self._hops(up),
         )
-        # A stage process that was not in the last layout, or had other layers there, holds nothing:
-        # replay from the start at once, rather than wait for its Nack.
+        # A stage process that was not in the last layout, or had other layers there, holds nothing
+        # unless it was given that: replay from the start at once, rather than wait for its Nack.
         fresh = any(self._kept.get(node) != stage for node, stage in up.kept.items())
         self._kept = up.kept
-        held: dict[bytes, int] | None = {} if fresh else None
+        held: dict[bytes, int] | None = {} if fresh and not up.moved else None
         self.perform(self._of.scheduler.configure(pipeline, time.monotonic(), held))
+        if up.moved:
+            return  # people read on
         self._of.clients.streams.waiting(None)
         settle()  # the tokenizer's libraries, above all
+
+    def barrier(self) -> None:
+        """Send nothing more in this layout, and say so."""
+        self.perform(self._of.scheduler.barrier(time.monotonic()))
 
     def _hops(self, up: cl.PipelineUp) -> tuple[Hop, ...]:
         model = self._of.model
@@ -76,7 +82,10 @@ class Pipe:
             frame = self._ring.receive()
             if frame is None:
                 return
-            self.perform(self._of.scheduler.result(frame, time.monotonic()))
+            if Barrier() not in frame.commands:
+                self.perform(self._of.scheduler.result(frame, time.monotonic()))
+            elif frame.term == self._of.cluster.term:
+                self._of.happened(cl.BarrierReturned(frame.epoch))
 
     def perform(self, actions: Iterable[sc.Action]) -> None:
         """What an action leads to comes after those that are already to be done. Frames go first: a
@@ -119,6 +128,8 @@ class Pipe:
             self._ring.send(frame)
         except TransportError as error:
             self._of.note("link-failed", "coordinator", str(error))
+            if Barrier() in frame.commands:
+                self._of.happened(cl.RebalanceUnwanted(f"the barrier was not sent: {error}"))
             self.perform(self._of.scheduler.link_failed(time.monotonic(), frame.microbatch))
 
 

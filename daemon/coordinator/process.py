@@ -190,7 +190,11 @@ class Coordinator:
                 case cl.ToStage():
                     self.to_stage(action.node, action.message)
                 case cl.PipelineUp():
+                    if action.moved:  # what stages were reading for the layout before
+                        self.saved_kv.pipeline_down()
                     self._pipe.up(action)
+                case cl.SendBarrier():
+                    self._pipe.barrier()
                 case cl.PipelineDown():
                     self.note("pipeline-down", "", action.why)
                     self.perform(self.scheduler.configure(None, time.monotonic()))

@@ -85,6 +85,8 @@ class Reception:
                 of.clients.planning.profiled(message)
             case msg.LoadFailed() | msg.Assigned() | msg.Goodbye() | msg.LinkFailed():
                 of.happened(message)
+            case msg.Prepared() | msg.Giving():
+                of.happened(message)
             case _:
                 self.dropped += 1
                 log.warning("dropped an unexpected %s", type(message).__name__)
