@@ -19,7 +19,7 @@ from daemon.stage.mailbox import Mailbox
 
 log = logs.get("stage")
 
-LOWEST = 19  # nice
+LOWEST = 10  # nice: a tenth of a core that is busy; 19 would get a hundredth, and not end
 # How long a thread that builds a model in Python may keep the one that computes from going on.
 SWITCH_SECONDS = 0.0005
 _DARWIN_THREAD, _DARWIN_BACKGROUND = 3, 0x1000  # setpriority(2) of macOS
