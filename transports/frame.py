@@ -84,6 +84,9 @@ class Refill:
     first: int
     end: int
 
+    def __contains__(self, other: Refill) -> bool:
+        return self.first <= other.first and other.end <= self.end
+
 
 @dataclass(frozen=True, slots=True)
 class Departure:

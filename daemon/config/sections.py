@@ -51,7 +51,8 @@ def default_state_dir() -> Path:
 class NodeConfig:
     """This machine. Port 0 of `data_address` means any free port; `max_memory` None means that the
     daemon measures, `kv_memory` None that it takes what weights and a reserve leave.
-    `kv_disk` are the bytes that saved KV may take, 0 for none. `draft` is the model that guesses
+    `hidden_memory` are bytes for the hidden states that were sent on, `kv_disk` those that saved KV
+    may take, 0 for none. `draft` is the model that guesses
     here, None: none does.
     """
 
@@ -60,6 +61,7 @@ class NodeConfig:
     state_dir: Path = setting(parse.path, factory=default_state_dir)  # noqa: RUF009 -- a field
     max_memory: int | None = setting(parse.size)
     kv_memory: int | None = setting(parse.size)
+    hidden_memory: int = setting(parse.size_or_nothing, 256_000_000)
     kv_disk: int = setting(parse.size_or_nothing, 10_000_000_000)
     draft: str | None = setting(parse.model_ref)
 

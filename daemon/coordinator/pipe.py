@@ -53,11 +53,12 @@ class Pipe:
             self._hops(up),
         )
         # A stage process that was not in the last layout, or had other layers there, holds nothing
-        # unless it was given that: replay from the start at once, rather than wait for its Nack.
-        fresh = any(self._kept.get(node) != stage for node, stage in up.kept.items())
+        # unless it was given that.
+        nodes = [slot.node for slot in up.slots]
+        lost = [i for i, node in enumerate(nodes) if self._kept.get(node) != up.kept.get(node)]
         self._kept = up.kept
-        held: dict[bytes, int] | None = {} if fresh and not up.moved else None
-        self.perform(self._of.scheduler.configure(pipeline, time.monotonic(), held))
+        now = time.monotonic()
+        self.perform(self._of.scheduler.configure(pipeline, now, lost=() if up.moved else lost))
         if up.moved:
             return  # people read on
         self._of.clients.streams.waiting(None)

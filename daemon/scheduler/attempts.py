@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 
 from daemon.scheduler.actions import Action, Finished, Inquire, Revoke
 from daemon.scheduler.book import Book
 from daemon.scheduler.dispatch import Dispatch
 from daemon.scheduler.pipeline import Limits, Pipeline
+from daemon.scheduler.refilling import MIN_REFILL, Refilling, refill_of
 from daemon.scheduler.request import FinishReason
 from daemon.scheduler.residency import Residency
 from daemon.scheduler.sequence import Sequence, SequenceStatus
 from transports.frame import Departure
 
 CAUSES = ("lost", "missing", "failed", "link", "layout")
+REFILLS = ("begun", "given up", "tokens")
 _KEPT = (FinishReason.STOP, FinishReason.LENGTH, FinishReason.CANCELLED)
 
 
@@ -22,6 +25,7 @@ class Attempts:
         self, limits: Limits, dispatch: Dispatch, book: Book, residency: Residency
     ) -> None:
         self.reissues: Counter[str] = Counter(dict.fromkeys(CAUSES, 0))
+        self.refills: Counter[str] = Counter(dict.fromkeys(REFILLS, 0))
         self._limits = limits
         self._dispatch = dispatch
         self._book = book
@@ -89,15 +93,41 @@ class Attempts:
         actions: list[Action] = []
         for span in self._dispatch.give_up(microbatch, now):
             sequence = self._book.running[span.sequence]
-            actions += self.reissue(sequence, sequence.confirmed, cause, now)
+            actions += self.reissue(sequence, sequence.confirmed, cause, now, sequence.refilling)
         return actions
+
+    def refill(
+        self, sequence: Sequence, lost: Collection[int], stages: int, now: float
+    ) -> list[Action]:
+        """These stages, of so many, have nothing of it any more."""
+        refill, refilling = refill_of(lost, stages), None
+        until, before = sequence.proven, sequence.refilling
+        if before and refill and before.stages in refill:  # they were lost again meanwhile
+            until = before.until
+        if refill and until >= MIN_REFILL:
+            refilling = Refilling(refill, until)
+            self.refills["begun"] += 1
+        return self.reissue(sequence, 0, "layout", now, refilling)
+
+    def missing(self, sequence: Sequence, departure: Departure, now: float) -> list[Action]:
+        """A stage holds less than was thought: then that is what all go on from; or it has not kept
+        what another was to be refilled from, and all compute that again.
+        """
+        refilling = sequence.refilling
+        if refilling and not refilling.concerns(departure.stage):
+            self.refills["given up"] += 1
+            refilling = None
+        return self.reissue(sequence, departure.held, "missing", now, refilling)
 
     def failed(self, sequence: Sequence, departure: Departure, now: float) -> list[Action]:
         """Computing raised, for all rows of a frame: nobody ends who was not computed alone."""
         sequence.failures += 1
         sequence.alone |= sequence.failures == self._limits.max_failures - 1
         if sequence.failures < self._limits.max_failures:
-            return self.reissue(sequence, departure.held, "failed", now)
+            refilling = sequence.refilling
+            if refilling and not refilling.concerns(departure.stage):
+                refilling = None
+            return self.reissue(sequence, departure.held, "failed", now, refilling)
         error = (
             f"stage {departure.stage} failed {sequence.failures} times at token "
             f"{sequence.confirmed}; its log says why"
@@ -121,7 +151,15 @@ class Attempts:
                 actions += self.finish(sequence, FinishReason.FAILED, now, error)
         return actions
 
-    def reissue(self, sequence: Sequence, position: int, cause: str, now: float) -> list[Action]:
+    def reissue(
+        self,
+        sequence: Sequence,
+        position: int,
+        cause: str,
+        now: float,
+        refilling: Refilling | None = None,
+    ) -> list[Action]:
+        """All stages go on from `position`, or first those that are `refilling`."""
         self.reissues[cause] += 1
         sequence.reissues += 1
         sequence.repeats += 1
@@ -134,7 +172,7 @@ class Attempts:
             actions += self.inquire()
         self._dispatch.withdraw(sequence.id)
         self._dispatch.speculator.refuted(sequence)
-        sequence.begin_attempt(position)
+        sequence.begin_attempt(position, refilling)
         self._book.changed(sequence)
         self._residency.began(sequence)
         delay = self._limits.backoff(sequence.repeats)

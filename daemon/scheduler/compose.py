@@ -40,7 +40,8 @@ def compose(
 
     The sequences that decode go in as many groups as the cost model finds best. Chunks of prompts
     fill the stages that these leave idle; where none is idle, pieces of a prompt ride in the steps,
-    or one chunk goes beside them where the model cannot mix the two. So neither starves the other.
+    or one chunk goes beside them where the model cannot mix the two, or only some stages are to
+    compute it. So neither starves the other.
     Guesses ride with the tokens that they follow, and more of them fill what places are left.
     Who is computed alone goes before both, when the pipe is empty.
     """
@@ -49,16 +50,17 @@ def compose(
     if (alone := ready.alone) is not None:
         if load.steps or load.chunks or load.ahead:
             return ()
-        return (Piece(alone, cost.chunk(alone.remaining, alone.issued, None)),)
+        return (Piece(alone, cost.chunk(alone.due, alone.issued, None, alone.refill)),)
     prefill = ready.prefill
     reading = prefill is not None or load.chunks > 0
     groups = cost.groups(load.decoding, load.attended, reading)
     full = groups.count >= cost.stages
+    rides = cost.mixed and prefill is not None and prefill.refill is None
     turn = ready.decode(groups.size) if load.steps < groups.count else ()
     speculator.among(groups, now)
     if turn and not any([speculator.holds(s, now) for s in turn]):
         step = [Piece(s, s.remaining + speculator.beside(s)) for s in turn]
-        if prefill is not None and cost.mixed and full:
+        if prefill is not None and rides and full:
             attended = sum(p.length * p.sequence.issued for p in step)
             asked = Pass(sum(p.length for p in step), attended)
             step.append(Piece(prefill, cost.rider(prefill.remaining, prefill.issued, asked)))
@@ -68,12 +70,13 @@ def compose(
     if not load.decoding:
         places, patience = cost.useful_in_flight(), None
     else:
-        places = (0 if cost.mixed else 1) if full else cost.stages - groups.count
+        places = (0 if rides else 1) if full else cost.stages - groups.count
         usual = Pass(groups.size, load.attended * groups.size // load.decoding)
         patience = cost.patience(groups, usual)
     if load.chunks >= places:
         return ()
-    return (Piece(prefill, cost.chunk(prefill.remaining, prefill.issued, patience)),)
+    length = cost.chunk(prefill.due, prefill.issued, patience, prefill.refill)
+    return (Piece(prefill, length),)
 
 
 def _ahead(ready: ReadyQueue, load: Load, speculator: Speculator) -> tuple[Piece, ...]:

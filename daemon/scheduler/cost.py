@@ -14,7 +14,7 @@ from daemon.batching import MOST_TOGETHER
 from daemon.scheduler.curve import CostCurves
 from daemon.scheduler.links import LinkCost
 from daemon.scheduler.pipeline import StageCost
-from transports.frame import Span, StageTrace
+from transports.frame import Refill, Span, StageTrace
 
 MIN_CHUNK = 16
 MIN_CHUNK_BESIDE = 2  # others that run
@@ -166,24 +166,27 @@ class CostModel:
         usual = max(steps, self.pass_seconds(step))
         return (PREFILL_SHARE * usual - steps) / max(1, self.stages - groups.count)
 
-    def chunk(self, remaining: int, position: int, patience: float | None) -> int:
+    def chunk(
+        self, remaining: int, position: int, patience: float | None, refill: Refill | None = None
+    ) -> int:
         """Tokens of the next prefill chunk of a prompt of which `remaining` are to be sent, from
         `position` on.
 
         Alone, the chunk size with the least predicted time through the pipe: small chunks cost
         passes, large ones leave the other stages waiting at the start and at the end. Beside
-        others, one that keeps no stage longer than `patience`.
+        others, one that keeps no stage longer than `patience`. Those of a `refill` alone count.
         """
+        stages = range(refill.first, refill.end) if refill else range(self.stages)
         if patience is not None:
             passes = (
-                (length, self.slowest_seconds(_chunk(length, position)))
+                (length, self._slowest(stages, _chunk(length, position)))
                 for length in _up_to(remaining, self._chunk_sizes)
             )
             return _fitting(passes, patience)
         sizes = [n for n in self._chunk_sizes if n >= min(MIN_CHUNK, self._chunk_sizes[-1])]
         totals = {
-            length: self.slowest_seconds(_chunk(length, position))
-            * (math.ceil(remaining / length) + self.stages - 1)
+            length: self._slowest(stages, _chunk(length, position))
+            * (math.ceil(remaining / length) + len(stages) - 1)
             for length in _up_to(remaining, sizes)
         }
         return min(totals, key=lambda length: totals[length])
@@ -211,6 +214,9 @@ class CostModel:
         self._between.check_integrity()
         for curves in (self._steps, self._verify, self._chunks):
             curves.check_integrity()
+
+    def _slowest(self, stages: range, asked: Pass) -> float:
+        return max(self.stage_seconds(asked)[stages.start : stages.stop])
 
     def _curves(self, asked: Pass) -> CostCurves:
         if asked.verify:

@@ -168,6 +168,7 @@ class Dispatch:
         ahead = bool(pieces) and not any(p.sequence.remaining for p in pieces)
         step = not ahead and any(p.sequence.status is SequenceStatus.DECODE for p in pieces)
         forks: list[Fork] = []
+        refill = pieces[0].sequence.refill if pieces else None  # then it is the only one
         for piece in pieces:
             sequence = piece.sequence
             span, carried = sequence.span(piece.length)
@@ -180,6 +181,7 @@ class Dispatch:
                     fork = Fork(prefix.source, sequence.id, sequence.attempt, prefix.length)
                     forks.append(fork)
             sequence.issued += piece.length
+            sequence.constants_due |= refill is not None and sequence.refill is None
             sequence.tried = True
             self.ready.discard(sequence.id)
             self.ready.push(sequence)
@@ -210,6 +212,7 @@ class Dispatch:
                 tokens=tuple(tokens),
                 constants=constants,
                 commands=(*self.outbox.board(self._last_id), *forks),
+                refill=refill,
             )
         )
 

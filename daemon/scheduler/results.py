@@ -78,10 +78,12 @@ class Results:
             self.counts["spans_of_old_attempts"] += 1
             return []
         self._dispatch.settle(frame.microbatch, span)
+        self._attempts.refills["tokens"] += span.length if frame.refill else 0
         first = end - span.outputs + 1
         fresh = len(sequence.history) - first  # tokens of the result that are known already
         if fresh < 0:  # links keep the order: what led to its guesses is lost
-            return self._attempts.reissue(sequence, sequence.confirmed, "lost", now)
+            refilling = sequence.refilling
+            return self._attempts.reissue(sequence, sequence.confirmed, "lost", now, refilling)
         assumed, before = sequence.assumed, len(sequence.history)
         reason, delivered = sequence.accept(tokens[fresh:], pipeline.context_length, now)
         self._book.changed(sequence)
@@ -120,7 +122,7 @@ class Results:
                 return []  # the first copy is on its way; if it is not, its deadline says so
             case Reason.MISSING | Reason.STALE:
                 # STALE in the current attempt: its Nack was lost, or this is it.
-                return self._attempts.reissue(sequence, departure.held, "missing", now)
+                return self._attempts.missing(sequence, departure, now)
             case Reason.FAILED | Reason.CANCELLED:
                 return self._attempts.failed(sequence, departure, now)
 
@@ -137,9 +139,10 @@ class Results:
             return
         self.counts["frames_returned"] += 1
         dispatch.window.restart(frame.microbatch, now)
-        self.stats.observe(frame.traces, microbatch.sent, now)
+        if frame.refill is None:  # else most stages did nothing
+            self.stats.observe(frame.traces, microbatch.sent, now)
         if not microbatch.spans:
             dispatch.carried(frame.microbatch)
-        elif not frame.departures and dispatch.cost is not None:
+        elif frame.refill is None and not frame.departures and dispatch.cost is not None:
             dispatch.cost.observe(Pass.of(frame.spans), frame.traces, microbatch.sent, now)
             self.hops.observe(frame.spans, self._fidelity_of, frame.traces)

@@ -8,7 +8,7 @@ can go on. The sequence's history is the truth; what stages hold is a cache of i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from daemon.fidelity import Fidelity
@@ -50,11 +50,16 @@ class Scheduler:
     # --- events -------------------------------------------------------------------------------
 
     def configure(
-        self, pipeline: Pipeline | None, now: float, held: Mapping[bytes, int] | None = None
+        self,
+        pipeline: Pipeline | None,
+        now: float,
+        held: Mapping[bytes, int] | None = None,
+        lost: Collection[int] = (),
     ) -> list[Action]:
         """A new layout, or none. Every running sequence is issued again, from what `held` says that
         all stages have of it; without `held` from what was confirmed, and a Nack corrects it. After
         a barrier they go on: all that was sent has come back, and is held in the new layout too.
+        The stages `lost` have nothing: they are refilled, where the others have something.
         """
         if pipeline is None:
             actions = self._attempts.went_down(now)
@@ -66,7 +71,7 @@ class Scheduler:
         behind_barrier = self._dispatch.holds
         self._dispatch.reset(pipeline)
         self._results.configure(pipeline)
-        self.residency.configure(len(pipeline.stages), pipeline.memory, held)
+        self.residency.configure(len(pipeline.stages), pipeline.memory, {} if lost else held)
         actions = [*self._attempts.configure(pipeline, now), Inquire()]
         for sequence in self._book.running.values():
             sequence.forgive()
@@ -76,6 +81,9 @@ class Scheduler:
                 continue
             if behind_barrier and sequence.issued == sequence.confirmed:
                 self._attempts.resume(sequence)
+                continue
+            if lost:
+                actions += self._attempts.refill(sequence, lost, len(pipeline.stages), now)
                 continue
             position = sequence.confirmed
             if held is not None:
@@ -240,6 +248,7 @@ class Scheduler:
             "frames_returned": self.counts["frames_returned"],
             "ignored": {k: n for k, n in self.counts.items() if k != "frames_returned"},
             "reissues": dict(self.reissues),
+            "refills": dict(self._attempts.refills),
             "kept": len(self.residency.index.kept),
             "prefix": dict(self.residency.counts),
             "speculation": self._dispatch.speculator.as_dict(),

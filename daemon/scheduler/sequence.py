@@ -14,11 +14,12 @@ from itertools import islice
 from typing import Any
 
 from daemon.history import History
+from daemon.scheduler.refilling import Refilling
 from daemon.scheduler.request import FinishReason, Request, Usage
 from daemon.scheduler.speculation.acceptance import Acceptance
 from daemon.scheduler.speculation.guesses import Guesses
 from daemon.scheduler.speculation.lookup import Lookup
-from transports.frame import Span
+from transports.frame import Refill, Span
 
 
 class SequenceStatus(Enum):
@@ -46,6 +47,8 @@ class Sequence:
     proven     the same, as a result has told, and nothing since then against it
     peak       the most that any attempt sent: how much the stages may hold
     furthest   the highest `confirmed` of any attempt: progress, for back-off and for giving up
+    refilling  what some stages alone are to compute first in this attempt, until results say that
+               they have
     repeats    re-issues since `furthest` last rose; `failures`: those because computing failed,
                `fruitless`: all but those of a link that is down
     tried      something of it was sent in this layout, and has not come back
@@ -80,6 +83,7 @@ class Sequence:
         self.proven = 0
         self.peak = 0
         self.furthest = 0
+        self.refilling: Refilling | None = None
         self.prefix: Prefix | None = None
         self.cached = 0
         self.origin: bytes | None = None
@@ -105,6 +109,20 @@ class Sequence:
     def remaining(self) -> int:
         """Tokens that are known but not yet sent in this attempt."""
         return max(0, len(self.history) - self.issued)
+
+    @property
+    def refill(self) -> Refill | None:
+        """Who the next span is for, if not all stages."""
+        refilling = self.refilling
+        return refilling.stages if refilling and self.issued < refilling.until else None
+
+    @property
+    def due(self) -> int:
+        """Of those, how many the next span may have."""
+        refilling = self.refilling
+        if refilling and self.issued < refilling.until:
+            return refilling.until - self.issued
+        return self.remaining
 
     @property
     def assumed(self) -> int:
@@ -140,9 +158,9 @@ class Sequence:
         """Tokens that it has or will have after `more` steps."""
         return min(len(self.history) + more, self.prompt_length + self.request.max_tokens)
 
-    def begin_attempt(self, position: int) -> None:
-        """Start over from `position`. At least the last token is computed again: the next one comes
-        from it.
+    def begin_attempt(self, position: int, refilling: Refilling | None = None) -> None:
+        """Start over from `position`, some stages alone at first if `refilling`. At least the last
+        token is computed again by all: the next one comes from it.
         """
         self.attempt += 1
         self.guesses.clear()
@@ -150,6 +168,7 @@ class Sequence:
         self.peak = max(self.peak, self.issued)
         self.issued = self.confirmed = max(0, min(position, len(self.history) - 1))
         self.proven = min(self.proven, self.issued)
+        self.refilling = refilling if refilling and self.issued < refilling.until else None
         if self.prefix and self.issued < self.prefix.length:
             self.prefix = Prefix(self.prefix.source, self.issued) if self.issued else None
             self.cached = min(self.cached, self.issued)
@@ -161,6 +180,8 @@ class Sequence:
         """Every stage holds the tokens before `position`."""
         self.confirmed = self.proven = max(self.confirmed, position)
         self.tried = self.confirmed < self.issued
+        if self.refilling and self.confirmed >= self.refilling.until:
+            self.refilling = None
         if self.confirmed > self.furthest:
             self.furthest = self.confirmed
             self.downs, self.alone = 0, False
@@ -171,7 +192,7 @@ class Sequence:
         self.attempt += 1
         self.guesses.clear()
         self.issued = self.confirmed = self.proven = self.peak = self.reserved = 0
-        self.prefix, self.listed = None, False
+        self.prefix, self.refilling, self.listed = None, None, False
         self.preemptions += 1
         self.status = SequenceStatus.WAITING
 
@@ -229,6 +250,8 @@ class Sequence:
         assert self.confirmed < max(known, 1), "sequence: the last token is computed, and none new"
         self.guesses.check_integrity(self.history.hash_at(known))
         assert self.proven <= self.confirmed, "sequence: proven, but not confirmed"
+        if self.refilling:
+            assert self.confirmed < self.refilling.until < known, "sequence: refilling"
         assert self.prefix is None or self.prefix.length <= self.issued, "sequence: prefix"
         assert len(self.history) == self.prompt_length + self.generated, "sequence: tokens"
         if self.status is SequenceStatus.WAITING:

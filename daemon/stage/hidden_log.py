@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
@@ -137,6 +137,11 @@ class HiddenLog:
     def forget(self, sequence: bytes) -> None:
         if (rows := self._rows.pop(sequence, None)) is not None:
             self.nbytes -= rows.nbytes
+
+    def retain(self, sequences: Container[bytes]) -> None:
+        """Forget all others."""
+        for sequence in [s for s in self._rows if s not in sequences]:
+            self.forget(sequence)
 
     def rows(self, sequence: bytes, start: int, end: int) -> Tensor | None:
         """Those of positions [start, end), as they were sent; None unless all are kept."""

@@ -29,7 +29,9 @@ RESERVE = 2 << 30  # bytes for everything else; at least an eighth of the machin
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A loaded stage, what it measured of itself, and how long it took."""
+    """A loaded stage, what it measured of itself, and how long it took. `hidden` are bytes for the
+    hidden states that it sends on.
+    """
 
     stage: Stage
     speed: Speed
@@ -39,6 +41,7 @@ class Ready:
     kv_footprints: dict[int, Footprint]
     coder: RowCoder
     codec_costs: dict[Codec, Cost]
+    hidden: int
 
     def told(self, node: str, incarnation: str, digest: str, address: str) -> msg.Loaded:
         """As the coordinator hears of it; `address` is where the stage takes frames."""
@@ -93,7 +96,8 @@ def load_stage(
             )
         seconds = time.monotonic() - began
         memory = max(usable_memory(node, machine_memory()), stage.weights_bytes + budget)
-        return Ready(stage, speed, seconds, memory, budget, footprints, coder, costs)
+        hidden = node.hidden_memory
+        return Ready(stage, speed, seconds, memory, budget, footprints, coder, costs, hidden)
     except (RuntimeError, ValueError, MemoryError, OSError) as error:  # MLX's, the disk's
         log.exception("loading failed")
         raise LoadError(folder, str(error), "see `shardctl logs` of this node") from error
@@ -111,11 +115,11 @@ def check_digest(folder: Path, wanted: str) -> None:
 
 
 def usable_memory(node: NodeConfig, memory: int) -> int:
-    """Bytes for weights and KV: what the reserve leaves of `max_memory`, or of the `memory` of the
-    machine.
+    """Bytes for weights and KV: what the reserve and hidden states leave of `max_memory`, or of the
+    `memory` of the machine.
     """
     memory = node.max_memory or memory
-    return max(0, memory - max(RESERVE, memory // 8))
+    return max(0, memory - max(RESERVE, memory // 8) - node.hidden_memory)
 
 
 def kv_budget(node: NodeConfig, weights_bytes: int, memory: int) -> int:

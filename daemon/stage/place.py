@@ -107,7 +107,7 @@ class Place:
             return
         finally:
             progress.loading = False
-        worker = Worker(ready.stage, ready.coder, 0, self.clock, load.digest)
+        worker = Worker(ready.stage, ready.coder, 0, self.clock, load.digest, ready.hidden)
         self.hold(worker, self.told(ready, load.digest))
         settle()
 

@@ -115,7 +115,8 @@ class Preparation:
         assert ready
         given: Given = self.taking.caches() if self.taking and with_kv else ()
         if place.worker is None:
-            new = newcomer(ready.stage, ready.coder, place.clock, self.asked.digest, given)
+            digest, hidden = self.asked.digest, ready.hidden
+            new = newcomer(ready.stage, ready.coder, place.clock, digest, hidden, given)
         else:
             new = successor(place.worker, ready.stage, ready.coder, given)
         place.hold(new, place.told(ready, self.asked.digest))

@@ -14,10 +14,15 @@ Given = Iterable[tuple[bytes, History, SequenceCache]]
 
 
 def newcomer(
-    stage: Stage, coder: RowCoder, clock: Callable[[], float], digest: str, given: Given
+    stage: Stage,
+    coder: RowCoder,
+    clock: Callable[[], float],
+    digest: str,
+    hidden_bytes: int,
+    given: Given,
 ) -> Worker:
     """Of a stage that held nothing: it has what it was `given`, of all its layers."""
-    worker = Worker(stage, coder, 0, clock, digest)
+    worker = Worker(stage, coder, 0, clock, digest, hidden_bytes)
     for sequence, history, cache in given:
         cache.restored(len(history))
         worker.adopt(sequence, history, cache)

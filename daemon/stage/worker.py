@@ -60,6 +60,7 @@ class Worker:
         self.ledger = SpanLedger(index)
         self.caches: dict[bytes, SequenceCache] = {}
         self.log = HiddenLog(0 if stage.is_last else hidden_bytes)
+        self._hidden_bytes = hidden_bytes
         self._coder = coder
         self._known: dict[bytes, Known] = {}
         self._bytes: dict[bytes, int] = {}
@@ -83,7 +84,13 @@ class Worker:
         self, stage: Stage, coder: RowCoder, caches: dict[bytes, SequenceCache]
     ) -> Worker:
         """One that goes on with these caches, and knows all else that this one does."""
-        worker = Worker(stage, coder, self.index, self._clock, self.digest)
+        hidden = self._hidden_bytes
+        worker = Worker(stage, coder, self.index, self._clock, self.digest, hidden)
+        if stage.layers.end == self.stage.layers.end:
+            worker.log = self.log
+            self.log.retain(caches)
+        else:  # what this one has sent on is no longer what goes to the next stage
+            self.log.retain(())
         worker.ledger = self.ledger.of(caches)
         worker.caches = caches
         worker._changed.update(caches)

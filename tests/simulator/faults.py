@@ -25,6 +25,7 @@ class Rates:
     failure: float = 0.0  # computing raises
     shortfall: float = 0.0  # a cache can be trimmed only to less
     kill: float = 0.0
+    restart: float = 0.0  # a stage is there again at once, and holds nothing
     hang: float = 0.0
     layout: float = 0.0
     term: float = 0.0
@@ -34,5 +35,6 @@ CALM = Rates()
 LOSSES = Rates(link=0.1, kinds=(Fault.DROP, Fault.DOUBLE, Fault.DELAY))  # each touches one frame
 LINKS = Rates(link=0.03)
 STORM = Rates(link=0.3)
+RESTARTS = Rates(link=0.02, failure=0.002, shortfall=0.002, restart=1.2)
 STAGES = Rates(kill=0.15, hang=0.1, layout=0.2, term=0.1)
 ALL = Rates(link=0.03, failure=0.01, shortfall=0.01, kill=0.1, hang=0.1, layout=0.1, term=0.1)

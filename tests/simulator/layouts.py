@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from typing import TYPE_CHECKING
 
 from daemon.scheduler.pipeline import Pipeline, StageCost
@@ -22,11 +23,12 @@ Ranges = list[tuple[int, int]]
 class Layouts:
     """`stages` are those of the present one, `ranges` their layers."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, rng: random.Random) -> None:
         self._world = world
         self.stages: list[SimulatedStage] = []
         self.ranges: Ranges = []
         self._term, self._epoch = 1, 0
+        self._rng = rng
 
     @property
     def number(self) -> tuple[int, int]:
@@ -40,13 +42,16 @@ class Layouts:
             cuts = sorted(world.rng.sample(range(1, LAYERS), count - 1))
             ranges = list(itertools.pairwise([0, *cuts, LAYERS]))
         self.ranges = ranges
+        lost = []
         old = {(s.start, s.end): s for s in self.stages if s.alive and not s.hung}
         self.stages = []
         for index, (start, end) in enumerate(ranges):
             stage = old.pop((start, end), None)
             last = end == LAYERS
             if stage is None:
-                stage = SimulatedStage(index, start, end, last, world.rng, world.memory.reach)
+                reach, hidden = world.memory.reach, world.hidden_bytes
+                stage = SimulatedStage(index, start, end, last, world.rng, reach, hidden)
+                lost.append(index)
             stage.place(index, last)
             self.stages.append(stage)
             layout = self._term, self._epoch
@@ -59,7 +64,7 @@ class Layouts:
         if world.rng.random() < 0.5:
             known = [s.ledger.held() for s in self.stages]
             held = {q: min(h.get(q, 0) for h in known) for h in known for q in h}
-        world.allowed += 3 * world.scheduler.status()["running"]
+        world.allowed += 4 * world.scheduler.status()["running"]
         pipeline = Pipeline(
             self._term,
             self._epoch,
@@ -68,7 +73,9 @@ class Layouts:
             CHUNK,
             memory=(world.memory,) * count,
         )
-        world.do(world.scheduler.configure(pipeline, world.now, held))
+        if self._rng.random() < 0.5:
+            lost = []  # nobody knows: Nacks tell
+        world.do(world.scheduler.configure(pipeline, world.now, held, lost))
 
     def _assign(self, stage: SimulatedStage, term: int, epoch: int) -> None:
         if stage.fence.see(term):
@@ -94,6 +101,18 @@ class Layouts:
         if stage in self.stages:
             self.change(len(self.stages))
 
+    def restart(self, stage: SimulatedStage) -> None:
+        """Dead, and soon there again with the same layers, and nothing held."""
+        stage.alive = False
+        self._world.allowed += len(self.stages) + 1
+        if self._rng.random() < 0.25:
+            self._down(stage)
+        self._world.later(self._rng.choice((0.0, 0.1)), lambda: self._again(stage))
+
+    def _again(self, stage: SimulatedStage) -> None:
+        if stage in self.stages:
+            self.change(len(self.stages), self.ranges)
+
     def kill_hung(self) -> None:
         for stage in self.stages:
             if stage.hung:
@@ -117,6 +136,9 @@ class Layouts:
         rng, rates = world.rng, world.rates
         world.later(0.25, self.trouble)
         stage = rng.choice(self.stages)
+        if self._rng.random() < rates.restart / 4 and stage.alive:
+            world.faults["restart"] += 1
+            self.restart(stage)
         for kind in ("kill", "hang", "layout", "term"):
             if rng.random() >= getattr(rates, kind) / 4:
                 continue

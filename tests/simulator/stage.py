@@ -12,7 +12,9 @@ from daemon.fidelity import Fidelity
 from daemon.footprint import StageMemory
 from daemon.history import History
 from daemon.stage.fence import Fence, Verdict
+from daemon.stage.hidden_log import HiddenLog
 from daemon.stage.ledger import Compute, SpanLedger
+from daemon.stage.refilling import Part, lend, part_of
 from tests.simulator.faults import Rates
 from tests.simulator.model import Layers, head
 from transports.frame import (
@@ -49,12 +51,14 @@ class SimulatedStage:
         last: bool,
         rng: random.Random,
         reach: int | None = None,
+        hidden_bytes: int = 0,
     ) -> None:
         self.index, self.start, self.end, self.last = index, start, end, last
         self.reach = reach  # a cache can be forked at most so many tokens below its end
         self.fence = Fence()
         self.ledger = SpanLedger(index)
         self.kv: dict[bytes, Layers] = {}
+        self.log = HiddenLog(0 if last else hidden_bytes)
         self.queue: deque[Frame] = deque()
         self.working: Frame | None = None
         self.alive = True
@@ -85,14 +89,24 @@ class SimulatedStage:
                 case Release(sequence, attempt):
                     if self.ledger.release(sequence, attempt):
                         self.kv.pop(sequence, None)
+                        self.log.forget(sequence)
                 case Fork():
                     self._fork(command, rates)
+        match part_of(frame.refill, self.index):
+            case Part.COMPUTE:
+                frame = self._computed(frame, rates, raises)
+            case Part.LEND:
+                frame = lend(frame, self.ledger, self.log)
+        trace = StageTrace(self.index, started, started, computed, computed)
+        return replace(frame, traces=(*frame.traces, trace))
+
+    def _computed(self, frame: Frame, rates: Rates, raises: Callable[[Span], bool]) -> Frame:
         spans: list[Span] = []
         tokens: list[int] = []
         hidden: list[int] = []
         departures: list[Departure] = []
         offset = 0
-        values = _unpack(frame.tensors[0]) if frame.tensors else list(frame.tokens)
+        values = [v for tensor in frame.tensors for v in _unpack(tensor)] or list(frame.tokens)
         for span in frame.spans:
             rows = slice(offset, offset + span.length)
             offset += span.length
@@ -110,15 +124,16 @@ class SimulatedStage:
         if any(map(raises, spans)):
             departures += [self._fail(s, s.position) for s in spans]
             spans, tokens, hidden = [], [], []
-        trace = StageTrace(self.index, started, started, computed, computed)
+        sent = (_pack(hidden),) if hidden else ()
+        self.log.keep(spans, sent)
+        ends = frame.refill is not None and self.index == frame.refill.end - 1
         return replace(
             frame,
-            kind=FrameKind.RESULT if self.last else FrameKind.WORK,
+            kind=FrameKind.RESULT if self.last or ends else FrameKind.WORK,
             spans=tuple(spans),
-            tokens=tuple(tokens),
+            tokens=() if ends else tuple(tokens),
             departures=(*frame.departures, *departures),
-            traces=(*frame.traces, trace),
-            tensors=(_pack(hidden),) if hidden else (),
+            tensors=() if ends else sent,
         )
 
     def restore(self, sequence: bytes, history: History, layers: Layers) -> bool:
@@ -138,6 +153,9 @@ class SimulatedStage:
         held = self.ledger.held()
         for sequence, layers in self.kv.items():
             assert held[sequence] == len(layers), "ledger and KV differ"
+        self.log.check_integrity()
+        for sequence, length in self.log.lengths.items():
+            assert length <= held[sequence], "more kept than computed"
         assert all(sequence in self.kv for sequence, length in held.items() if length)
 
     def _compute(
@@ -152,6 +170,7 @@ class SimulatedStage:
             self.shortfalls += 1
             held = self._random_held(span)
             layers.trim(held)
+            self.log.trim(span.sequence, held)
             return self.ledger.forget(span, held, Reason.MISSING)
         if self._rng.random() < rates.failure:
             return self._fail(span, self._random_held(span))
@@ -171,6 +190,7 @@ class SimulatedStage:
         if source and length:
             self.kv[fork.target] = source.fork(length)
             self.ledger.fork(fork, length)
+            self.log.fork(fork.source, fork.target, length)
 
     def _random_held(self, span: Span) -> int:
         return self._rng.choice((0, self._rng.randint(0, span.position)))
@@ -178,4 +198,5 @@ class SimulatedStage:
     def _fail(self, span: Span, held: int) -> Departure:
         self.failures[span.sequence] = self.failures.get(span.sequence, 0) + 1
         self.kv[span.sequence].trim(held)
+        self.log.trim(span.sequence, held)
         return self.ledger.forget(span, held, Reason.FAILED)

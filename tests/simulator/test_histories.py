@@ -10,7 +10,7 @@ import pytest
 
 from daemon.scheduler.pipeline import Limits
 from daemon.scheduler.request import FinishReason
-from tests.simulator.faults import ALL, CALM, LINKS, LOSSES, STAGES, STORM, Fault, Rates
+from tests.simulator.faults import ALL, CALM, LINKS, LOSSES, RESTARTS, STAGES, STORM, Fault, Rates
 from tests.simulator.world import World
 
 KINDS = {
@@ -18,6 +18,7 @@ KINDS = {
     "losses": LOSSES,
     "links": LINKS,
     "storm": STORM,
+    "restarts": RESTARTS,
     "stages": STAGES,
     "all": ALL,
 }
@@ -60,6 +61,7 @@ def run(
         happened["faults"] += world.faults.total()
         happened["followed"] += len(world.followed)
         happened += world.scheduler.residency.counts
+        happened.update({f"refills {k}": n for k, n in world.scheduler.status()["refills"].items()})
         guesses = world.scheduler.status()["speculation"]
         happened.update({name: guesses[name] for name in ("right", "wrong", "cancelled")})
     return happened
@@ -90,6 +92,20 @@ def test_guessing_changes_no_token(kind: str) -> None:
     happened = run(range(200, 240), KINDS[kind], guessing=True)
     assert min(happened["right"], happened["wrong"], happened["cancelled"]) >= 20
     run(range(240, 250), KINDS[kind], crowd=True, guessing=True)
+
+
+@pytest.mark.parametrize("guessing", [False, True])
+def test_stages_that_restart_are_refilled(guessing: bool) -> None:
+    happened: Counter[str] = Counter()
+    for seed in range(50):
+        with named(seed):
+            kinds = {"guessing": guessing, "wire": seed % 5 == 0}
+            world = World(seed, RESTARTS, 4 + seed % 5, 2 + seed % 2, longest=100, **kinds)
+            world.run()
+        happened.update(world.scheduler.status()["refills"])
+    assert happened["begun"] > 60
+    assert happened["tokens"] > 600
+    assert 0 < happened["given up"] < happened["begun"] / 2, "some have a hole, most have none"
 
 
 def test_a_lost_frame_costs_no_more_than_what_was_in_it() -> None:
@@ -150,6 +166,15 @@ def test_a_request_that_fails_with_others_ends_itself_and_no_other(rates: Rates)
 def test_thousands_of_histories(kind: str, block: int) -> None:
     seeds = range(1000 + 300 * block, 1300 + 300 * block)
     run(seeds, KINDS[kind], guessing=bool(block % 2))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("guessing", [False, True])
+@pytest.mark.parametrize("block", range(10))
+def test_thousands_of_restarts(block: int, guessing: bool) -> None:
+    for seed in range(1000 + 200 * block, 1200 + 200 * block):
+        with named(seed):
+            World(seed, RESTARTS, 4 + seed % 5, 2 + seed % 3, longest=100, guessing=guessing).run()
 
 
 @pytest.mark.soak

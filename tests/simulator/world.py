@@ -97,6 +97,8 @@ class World:
         budgets = (200, 320, 450, 700, 1000, PLENTY)
         budgets = (PLENTY,) if poison else (320, 450, 620) if crowd else budgets
         self.memory = random_memory(self.rng, self.rng.choice(budgets))
+        restarts = random.Random(seed + 2)
+        self.hidden_bytes = restarts.choice((0, 3000, PLENTY, PLENTY))
         self.delivered: dict[bytes, list[int]] = {}
         self.finished: dict[bytes, Finished] = {}
         self.faults: Counter[str] = Counter()
@@ -105,7 +107,8 @@ class World:
         self.again = 0  # positions that were sent though all stages were known to have had them
         self.failures: Counter[bytes] = Counter()
         self.stops: dict[bytes, int] = {}  # where the text layer finds its stop string
-        self.links, self.computing, self.layouts = Links(self), Computing(self), Layouts(self)
+        self.links, self.computing = Links(self), Computing(self)
+        self.layouts = Layouts(self, restarts)
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._tick_at: float | None = None

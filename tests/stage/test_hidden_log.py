@@ -77,6 +77,8 @@ def test_forks_do_not_see_each_other() -> None:
     assert log.lengths == {B: 3}
     log.fork(B, A, 4)
     assert A not in log.lengths, "the source has fewer"
+    log.retain([A])
+    assert not log.lengths
     log.check_integrity()
 
 

@@ -28,7 +28,10 @@ def asked(folder: Path, digest: str | None = None) -> msg.Profile:
 def test_a_model_is_measured(architecture: str, tiny: MakeTiny) -> None:
     model = tiny(architecture, None)
     done = profile(
-        asked(model.folder), model.folder, NodeConfig(name="n", max_memory=8 << 30), ignore
+        asked(model.folder),
+        model.folder,
+        NodeConfig(name="n", max_memory=8 << 30, hidden_memory=0),
+        ignore,
     )
     assert (done.query, done.node, done.why) == (7, "n", "")
     assert 0 <= done.start < done.end <= model.layers
@@ -40,7 +43,7 @@ def test_a_model_is_measured(architecture: str, tiny: MakeTiny) -> None:
 
 def test_memory_is_that_of_weights_and_kv_though_kv_has_a_bound(tiny: MakeTiny) -> None:
     model = tiny("llama", None)
-    node = NodeConfig(name="n", max_memory=8 << 30, kv_memory=1 << 30)
+    node = NodeConfig(name="n", max_memory=8 << 30, kv_memory=1 << 30, hidden_memory=0)
     assert profile(asked(model.folder), model.folder, node, ignore).memory_bytes == 6 << 30
 
 
