@@ -76,13 +76,13 @@ class HiddenLog:
     """
 
     def __init__(self, budget_bytes: int) -> None:
-        self._budget = budget_bytes
+        self.budget_bytes = budget_bytes
         self._rows: OrderedDict[bytes, _Rows] = OrderedDict()  # in the order of their last use
         self.nbytes = 0
 
     @property
     def keeps(self) -> bool:
-        return self._budget > 0
+        return self.budget_bytes > 0
 
     @property
     def lengths(self) -> Mapping[bytes, int]:
@@ -154,12 +154,12 @@ class HiddenLog:
         """As the one that was used last."""
         self._rows[sequence] = rows
         self.nbytes += rows.nbytes
-        while self.nbytes > self._budget:
+        while self.nbytes > self.budget_bytes:
             self.forget(next(iter(self._rows)))
 
     def check_integrity(self) -> None:
         assert self.nbytes == sum(rows.nbytes for rows in self._rows.values()), "log: bytes"
-        assert self.nbytes <= self._budget, "log: over its budget"
+        assert self.nbytes <= self.budget_bytes, "log: over its budget"
         for rows in self._rows.values():
             counts = [len(piece) // rows.row_bytes for piece in rows.pieces]
             assert list(accumulate(counts)) == rows.ends, "log: pieces are not as long as it says"

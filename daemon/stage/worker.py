@@ -59,8 +59,7 @@ class Worker:
         self.index = index
         self.ledger = SpanLedger(index)
         self.caches: dict[bytes, SequenceCache] = {}
-        self.log = HiddenLog(0 if stage.is_last else hidden_bytes)
-        self._hidden_bytes = hidden_bytes
+        self.log = HiddenLog(hidden_bytes)
         self._coder = coder
         self._known: dict[bytes, Known] = {}
         self._bytes: dict[bytes, int] = {}
@@ -84,7 +83,7 @@ class Worker:
         self, stage: Stage, coder: RowCoder, caches: dict[bytes, SequenceCache]
     ) -> Worker:
         """One that goes on with these caches, and knows all else that this one does."""
-        hidden = self._hidden_bytes
+        hidden = self.log.budget_bytes
         worker = Worker(stage, coder, self.index, self._clock, self.digest, hidden)
         if stage.layers.end == self.stage.layers.end:
             worker.log = self.log
