@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -36,13 +37,16 @@ HOPS = ("first", "second", "results")
 LIMITS = FrameLimits.for_model(64 * 4, 512, 160)
 
 
-def _worker(stage: Stage, index: int, clock: Callable[[], float]) -> Worker:
-    return Worker(stage, RowCoder.of(stage.info), index, clock)
+def _worker(
+    stage: Stage, index: int, clock: Callable[[], float], hidden_bytes: int = 1 << 20
+) -> Worker:
+    coder = RowCoder.of(stage.info)
+    return Worker(stage, coder, index, clock, hidden_bytes=hidden_bytes)
 
 
 class Rig:
-    """Coordinator's scheduler, two stages and the three links between them, under a clock that only
-    we move.
+    """Coordinator's scheduler, two stages or three and the links between them, under a clock that
+    only we move.
     """
 
     def __init__(
@@ -53,33 +57,45 @@ class Rig:
         limits: Limits | None = None,
         budget: int = 1 << 30,
         guesser: Guesser | None = None,
+        hidden_bytes: int = 1 << 20,
     ) -> None:
         self.now = 0.0
         self.network = MemoryNetwork(random.Random(seed), clock=lambda: self.now)
         options = LinkOptions(send_timeout_s=0.0, queue=64)
         opened: dict[str, Any] = {"network": self.network}
+        self.hops = HOPS if len(cuts) == 3 else (*HOPS[:2], "third", "results")
         self.receivers: list[LinkReceiver] = [
-            open_receiver(f"memory://{hop}", LIMITS, options, **opened) for hop in HOPS
+            open_receiver(f"memory://{hop}", LIMITS, options, **opened) for hop in self.hops
         ]
         self.senders: list[LinkSender] = [
-            open_sender(f"memory://{hop}", LIMITS, options, **opened) for hop in HOPS
+            open_sender(f"memory://{hop}", LIMITS, options, **opened) for hop in self.hops
         ]
         self.workers = [
-            _worker(Stage.load(tiny.folder, LayerRange(a, b)), i, lambda: self.now)
+            _worker(Stage.load(tiny.folder, LayerRange(a, b)), i, lambda: self.now, hidden_bytes)
             for i, (a, b) in enumerate(pairwise(cuts))
         ]
         self.scheduler = Scheduler(limits or Limits(), guesser)
         self.prompts: dict[bytes, tuple[int, ...]] = {}
         self.tokens: dict[bytes, list[int]] = {}
         self.finished: dict[bytes, Finished] = {}
-        costs = (StageCost(((1, 0.01),), 0.001), StageCost(((1, 0.01),), 0.001))
+        costs = (StageCost(((1, 0.01),), 0.001),) * len(self.workers)
         stages = [worker.stage for worker in self.workers]
         memory = tuple(StageMemory(budget, s.footprints(), s.reach) for s in stages)
-        pipeline = Pipeline(1, 1, costs, 512, 8, memory=memory)
-        self.perform(self.scheduler.configure(pipeline, self.now))
+        self.pipeline = Pipeline(1, 1, costs, 512, 8, memory=memory)
+        self.perform(self.scheduler.configure(self.pipeline, self.now))
+
+    def restart(self, *lost: int) -> None:
+        """These stages begin again with nothing, in a new layout; what is under way is dropped."""
+        for receiver in self.receivers:
+            while receiver.receive(0) is not None:
+                pass
+        for i in lost:
+            self.workers[i] = _worker(self.workers[i].stage, i, lambda: self.now)
+        self.pipeline = replace(self.pipeline, epoch=self.pipeline.epoch + 1)
+        self.perform(self.scheduler.configure(self.pipeline, self.now, lost=lost))
 
     def faults(self, **rates: float) -> None:
-        for hop in HOPS:
+        for hop in self.hops:
             faults = self.network.faults(hop)
             for name, rate in rates.items():
                 setattr(faults, name, rate)
