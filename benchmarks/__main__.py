@@ -29,6 +29,7 @@ BENCHMARKS = {
     "batching": ("benchmarks.batching:run", "8 streams, against mlx-lm's batches, and evenness"),
     "prefix": ("benchmarks.prefix:run", "a second turn from memory and disk, against a cold one"),
     "prefill": ("benchmarks.prefill:run", "a prompt of 2,000 tokens, against one core"),
+    "recovery": ("benchmarks.recovery:run", "a stage that is killed, refilled or not"),
     "hop": ("benchmarks.parts:run_hop", "one frame from a process to another"),
     "coordinator": ("benchmarks.parts:run_coordinator", "its own work per microbatch"),
     "scale": ("benchmarks.scale.run:run", "its steps at 64 nodes and 1,000 sequences, simulated"),

@@ -31,12 +31,15 @@ class _Configured(local.LocalCluster):
     draft: str = ""
     hosts: Sequence[str] = ()
     codec: str = "raw"
+    hidden_memory: int | None = None
 
     def node_config(self, index: int) -> dict[str, Any]:
         config = super().node_config(index)
         if self.hosts:
             config["node"]["data_address"] = f"tcp://{self.hosts[index]}:0"
             config["security"] = {"plain_networks": [f"{host}/32" for host in self.hosts]}
+        if self.hidden_memory is not None:
+            config["node"]["hidden_memory"] = self.hidden_memory
         if index == 0:
             config["coordinator"]["codec"] = self.codec
             config["coordinator"]["speculation"] = "auto" if self.guessing else "off"
@@ -49,7 +52,8 @@ class BenchCluster:
     """A local cluster of `nodes` nodes, or of one for each part of `split`, each started as
     `python -m module`. Nothing is guessed unless `guessing`, by a `draft` model beside the first
     stage if one is named: other comparisons are of the pipeline itself. Node n is on `hosts[n]`, on
-    loopback if none are named; hidden states travel in `codec`.
+    loopback if none are named; hidden states travel in `codec`, and are kept in `hidden_memory`
+    bytes, None: as many as usual.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class BenchCluster:
         draft: str = "",
         hosts: Sequence[str] = (),
         codec: str = "raw",
+        hidden_memory: int | None = None,
     ) -> None:
         names = [f"bench{number}" for number in range(len(split) if split else nodes)]
         plan = _Configured(
@@ -79,6 +84,7 @@ class BenchCluster:
             draft=draft,
             hosts=hosts,
             codec=codec,
+            hidden_memory=hidden_memory,
         )
         if (left := local.find(state)) is not None:
             left.stop()  # of a benchmark that was killed
@@ -103,6 +109,17 @@ class BenchCluster:
 
     def status(self) -> dict[str, Any]:
         return self.requests.ask("status")
+
+    def cpu_seconds(self) -> dict[int, float]:
+        """Of all its processes so far, by pid."""
+        spent = {}
+        for started in self._cluster.nodes:
+            root = psutil.Process(started.pid)
+            for process in [root, *root.children(recursive=True)]:
+                with suppress(psutil.Error):
+                    times = process.cpu_times()
+                    spent[process.pid] = times.user + times.system
+        return spent
 
     def await_draft(self) -> None:
         """ClusterError when its draft does not become ready."""
@@ -153,10 +170,13 @@ class PinnedCluster(BenchCluster):
         module: str = "",
         hosts: Sequence[str] = (),
         codec: str = "raw",
+        hidden_memory: int | None = None,
     ) -> None:
         state = STATE / f"cluster-{name or blas or 'default'}"
         module = module or ("benchmarks.stock_shardd" if blas == STOCK else "daemon")
-        super().__init__(state, folder, split, module, nodes, guessing, draft, hosts, codec)
+        super().__init__(
+            state, folder, split, module, nodes, guessing, draft, hosts, codec, hidden_memory
+        )
 
     def _started(self) -> None:
         cores = os.cpu_count() or 1

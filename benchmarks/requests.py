@@ -43,6 +43,7 @@ class Requests(AbstractContextManager["Requests"]):
         self._socket.connect(endpoint)
         self._number = 0
         self._streams: dict[int, Stream] = {}
+        self._events: dict[int, list[dict[str, Any]]] = {}
 
     def ask(self, verb: str, timeout: float = 5.0, **arguments: Any) -> dict[str, Any]:
         """One short request; TimeoutError when nothing answers."""
@@ -76,6 +77,12 @@ class Requests(AbstractContextManager["Requests"]):
         self._streams[self._send("generate", arguments)] = stream
         return stream
 
+    def follow(self) -> list[dict[str, Any]]:
+        """What happens in the cluster, those of the past first; `wait` fills the list."""
+        events: list[dict[str, Any]] = []
+        self._events[self._send("events", {"follow": True})] = events
+        return events
+
     def wait(self, done: Callable[[], bool]) -> None:
         """Take what comes until `done`."""
         alive = heard = time.monotonic()
@@ -99,6 +106,8 @@ class Requests(AbstractContextManager["Requests"]):
 
     def _take(self, message: object, now: float) -> None:
         match message:
+            case Chunk(request=number, data=data) if number in self._events:
+                self._events[number].append(data)
             case Chunk(request=number, data=data) if number in self._streams:
                 stream = self._streams[number]
                 stream.sequence = data.get("sequence", stream.sequence)

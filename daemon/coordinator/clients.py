@@ -142,6 +142,7 @@ class Clients:
             "in_flight": status["in_flight"],
             "window": status["window"],
             "reissues": status["reissues"],
+            "refills": status["refills"],
             "dropped": of.dropped,
             "speculation": status["speculation"],
             "stages": views.stages_view(of.cluster, of.scheduler.stats, now),

@@ -89,6 +89,11 @@ class HiddenLog:
         """Positions kept, by sequence."""
         return {sequence: rows.end for sequence, rows in self._rows.items()}
 
+    def bytes_of(self, sequence: bytes) -> int:
+        """What is kept of it takes."""
+        rows = self._rows.get(sequence)
+        return rows.nbytes if rows else 0
+
     def keep(self, spans: Iterable[Span], tensors: Iterable[Tensor]) -> None:
         """What was sent of these spans, whose rows stand in the tensors one after another, in place
         of whatever was from where each begins. Rows are copied.

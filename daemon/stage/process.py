@@ -222,11 +222,13 @@ class StageProcess:
         self._go_on(self._place.assign(assign))
 
     def _kv(self) -> list[dict[str, Any]]:
-        caches = self._place.worker.caches if self._place.worker else {}
+        worker = self._place.worker
+        if worker is None:
+            return []
         return [
             {"sequence": s.hex(), "tokens": c.length, "bytes": c.nbytes}
-            | {"kind": c.kind, "kv_bits": c.kv_bits}
-            for s, c in caches.items()
+            | {"kind": c.kind, "kv_bits": c.kv_bits, "hidden_bytes": worker.log.bytes_of(s)}
+            for s, c in worker.caches.items()
         ]
 
     # --- frames ---

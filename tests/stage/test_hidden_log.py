@@ -40,6 +40,7 @@ def test_what_is_given_back_is_what_was_sent() -> None:
     log.keep(spans, [sent(9, 4, 5), fp8])
     assert log.rows(A, 1, 5) == sent(2, 3, 4, 5)
     assert log.rows(B, 0, 1) == sent(9)
+    assert sum(map(log.bytes_of, (A, B, b"c" * 16, b"d" * 16))) == log.nbytes > 0
     assert log.rows(b"c" * 16, 0, 1) == fp8
     assert log.rows(A, 0, 6) is None
     assert log.rows(b"d" * 16, 0, 1) is None
