@@ -96,10 +96,8 @@ class Attempts:
             actions += self.reissue(sequence, sequence.confirmed, cause, now, sequence.refilling)
         return actions
 
-    def refill(
-        self, sequence: Sequence, lost: Collection[int], stages: int, now: float
-    ) -> list[Action]:
-        """These stages, of so many, have nothing of it any more."""
+    def refill(self, sequence: Sequence, lost: Collection[int], stages: int, now: float) -> None:
+        """In a new layout, of which these stages, of so many, have nothing of it any more."""
         refill, refilling = refill_of(lost, stages), None
         until, before = sequence.proven, sequence.refilling
         if before and refill and before.stages in refill:  # they were lost again meanwhile
@@ -107,7 +105,7 @@ class Attempts:
         if refill and until >= MIN_REFILL:
             refilling = Refilling(refill, until)
             self.refills["begun"] += 1
-        return self.reissue(sequence, 0, "layout", now, refilling)
+        self.reissue(sequence, 0, "layout", now, refilling)  # the epoch revokes what was before
 
     def missing(self, sequence: Sequence, departure: Departure, now: float) -> list[Action]:
         """A stage holds less than was thought: then that is what all go on from; or it has not kept
@@ -117,6 +115,7 @@ class Attempts:
         if refilling and not refilling.concerns(departure.stage):
             self.refills["given up"] += 1
             refilling = None
+            sequence.repeats -= 1  # there was no try that all take part in
         return self.reissue(sequence, departure.held, "missing", now, refilling)
 
     def failed(self, sequence: Sequence, departure: Departure, now: float) -> list[Action]:

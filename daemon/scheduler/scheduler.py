@@ -83,7 +83,7 @@ class Scheduler:
                 self._attempts.resume(sequence)
                 continue
             if lost:
-                actions += self._attempts.refill(sequence, lost, len(pipeline.stages), now)
+                self._attempts.refill(sequence, lost, len(pipeline.stages), now)
                 continue
             position = sequence.confirmed
             if held is not None:

@@ -134,6 +134,8 @@ def show(actions: list[Action]) -> list[str]:
             case Send(frame):
                 parts = [show_span(s) for s in frame.spans]
                 parts += [show_command(c) for c in frame.commands]
+                if refill := frame.refill:
+                    parts.append(f"for {refill.first}-{refill.end - 1}")
                 words.append("send " + " ".join(parts))
             case Deliver(sequence, position, tokens):
                 words.append(f"deliver {NAMES[sequence]}@{position} {list(tokens)}")
