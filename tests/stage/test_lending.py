@@ -1,4 +1,4 @@
-"""What a stage lends of what it has sent on: rows of just the tokens that are asked for, or none."""
+"""What a stage lends of what it has sent on: rows of the tokens that are asked for, or none."""
 
 from __future__ import annotations
 
