@@ -41,8 +41,8 @@ class Coordinator:
         self.pipe = Pipe(self, self)  # type: ignore[arg-type]
 
     def _tell(self, name: str) -> Any:
-        def tell(*arguments: Any) -> list[Any]:
-            self.told.append((name, *arguments))
+        def tell(*arguments: Any, **named: Any) -> list[Any]:
+            self.told.append((name, *arguments, *named.values()))
             return [Send(replace(BARRIER, kind=FrameKind.WORK))] if name == "barrier" else []
 
         return tell
@@ -92,11 +92,11 @@ def test_a_barrier_that_cannot_be_sent_ends_the_rebalance() -> None:
 
 
 @pytest.mark.parametrize("moved", [True, False])
-def test_nobody_holds_nothing_behind_a_barrier(moved: bool, monkeypatch: Any) -> None:
+def test_nobody_has_lost_anything_behind_a_barrier(moved: bool, monkeypatch: Any) -> None:
     monkeypatch.setattr(module, "settle", lambda: None)
     of = Coordinator()
     of.pipe.up(replace(UP, moved=moved))
-    ((_, pipeline, _, held),) = of.named("configure")
-    assert (pipeline.epoch, held) == (5, None if moved else {})
+    ((_, pipeline, _, lost),) = of.named("configure")
+    assert (pipeline.epoch, lost) == (5, () if moved else [0])
     assert of.named("connect") == [("connect", "tcp://b:1")]
     assert bool(of.named("waiting")) != moved
