@@ -25,7 +25,7 @@ STEPS = ((1, 5 * MS), (8, 6 * MS), (64, 12 * MS))  # of each stage, by sequences
 PREFILL_TOKEN = 0.2 * MS
 HOP = 0.3 * MS
 CONTEXT, CHUNK, VOCABULARY = 1 << 15, 256, 1 << 15
-READING = 0.05  # of those that run, at most, when the warm-up ends
+WARM_UP, DECODING = 12000, 0.95  # frames at most, until so many of those that run decode
 HEADS, HEAD = 32, 192  # beginnings that prompts share, and their tokens
 OWN = 8  # tokens of a prompt that no other has
 ANSWER = 1000
@@ -78,8 +78,9 @@ class Crowd:
         self._fill_index(limits.max_kept)
         for _ in range(case.sequences):
             self._submit(self._rng.randint(1, ANSWER))
-        # Most wait for their turn to be read at first.
-        while self.reading > READING * case.running:
+        for turn in range(WARM_UP):  # most wait for their turn to be read at first
+            if turn % 100 == 0 and self.decoding > DECODING * case.running:
+                break
             self.turn()
 
     @property
@@ -88,10 +89,10 @@ class Crowd:
         return self._flying[0][1].microbatch
 
     @property
-    def reading(self) -> int:
-        """How many run whose prompt is being computed."""
+    def decoding(self) -> int:
+        """How many run whose prompt has been read."""
         running = islice(self.scheduler.sequences(), self._case.running)
-        return sum(sequence.status is not SequenceStatus.DECODE for sequence in running)
+        return sum(sequence.status is SequenceStatus.DECODE for sequence in running)
 
     def turn(self) -> None:
         """The next frame comes back."""

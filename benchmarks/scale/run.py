@@ -19,7 +19,7 @@ from benchmarks.scale.timing import Timed
 from daemon.scheduler.pipeline import Limits
 
 LIMIT_MS = 2.0
-WARM_UP, MEASURED = 500, 3000
+WARM_UP, MEASURED = 500, 2000
 MOST = Limits().max_running
 CASES = {
     "64 nodes, all run": Case(64, SEQUENCES, SEQUENCES, guessing=False),
@@ -34,6 +34,8 @@ CASES = {
 }
 HEAD_OF_TABLE = (
     "simulated",
+    "decode",
+    "kept",
     "frame p50",
     "frame p99",
     "heartbeat p50",
@@ -72,7 +74,8 @@ def run(options: Options) -> tuple[list[Check], list[Fact], list[str], Table]:
     cases = dict(list(CASES.items())[-2:]) if options.quick else CASES
     for name, case in cases.items():
         crowd, found = _measure(case, 100 if options.quick else MEASURED)
-        rows.append([name, *found.cells()])
+        counts = crowd.decoding, len(crowd.scheduler.residency.index.kept)
+        rows.append([name, *map(str, counts), *found.cells()])
         print(" | ".join(rows[-1]), file=sys.stderr, flush=True)
         facts.append(Fact(f"a new layout taken in: {name}", crowd.new_layout() * 1e3, "ms"))
         checks.append(at_most(f"step_ms_p50.{_id(name)}", found.sum(0.5), LIMIT_MS))
