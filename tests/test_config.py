@@ -66,7 +66,7 @@ def test_a_full_file(tmp_path: Path) -> None:
     assert config.coordinator.split == (5, 3)
     assert dict(config.models) == {"tiny": tmp_path / "models/tiny", "qwen/big": Path("/big")}
     assert config.timeouts.heartbeat_s == 0.25
-    assert config.timeouts.dead_after_s == 3.0
+    assert config.timeouts.dead_after_s == 2.5
     assert config.origin("node.name").endswith("c.yaml:2")
     assert config.origin("timeouts.dead_after_s") == "default"
     mapping = config.to_mapping()

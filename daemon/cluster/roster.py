@@ -218,7 +218,7 @@ class Roster:
                 member.stage_pid_at = now
                 why = f"it has not said hello for {rules.join_within:.0f} s"
                 facts.append(self._executions.condemn(member.name, member.stage_pid, why, now))
-            if member.node and now - member.node_at > 2 * rules.dead_after:
+            if member.node and now - member.node_at > rules.dead_after:
                 facts.append(self._node_gone(member))
         return facts
 

@@ -21,7 +21,7 @@ class Rules:
     cluster: str
     local_node: str
     chunk_tokens: int
-    dead_after: float = 3.0
+    dead_after: float = 2.5
     hung_after: float = 3.0
     join_within: float = 60.0
     load_again_after: float = 10.0

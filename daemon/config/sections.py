@@ -92,7 +92,7 @@ class TimeoutsConfig:
     """Seconds."""
 
     heartbeat_s: float = setting(parse.seconds(0.05, 10), 0.5)
-    dead_after_s: float = setting(parse.seconds(0.2, 120), 3.0)
+    dead_after_s: float = setting(parse.seconds(0.2, 120), 2.5)
     replan_s: float = setting(parse.seconds(1, 1_000_000), 15.0)
     send_s: float = setting(parse.seconds(0.05, 60), 1.0)
     drain_s: float = setting(parse.seconds(0, 3600), 30.0)

@@ -18,6 +18,8 @@ from daemon.supervisor.policy import RestartPolicy, RestartRules
 
 LONGEST_LINE = 1 << 16
 LAST_WORDS_SECONDS = 1.0  # for stderr to end after the process did
+# The last words of Python and of MLX when an allocation failed.
+NO_MEMORY = ("MemoryError", "RuntimeError: [malloc", "RuntimeError: [metal::malloc")
 log = logs.get("supervisor")
 
 
@@ -40,6 +42,8 @@ def explain(returncode: int, oom_kills: int, last_line: str) -> tuple[str, str]:
     """
     if returncode == -signal.SIGKILL and oom_kills:
         return "out-of-memory", "ended by the kernel: out of memory"
+    if returncode > 0 and last_line.startswith(NO_MEMORY):
+        return "out-of-memory", f"exit code {returncode}: {last_line}"
     if returncode < 0:
         with contextlib.suppress(ValueError):
             return "signal", f"signal {signal.Signals(-returncode).name}"
@@ -71,6 +75,7 @@ class Child:
     ) -> None:
         self.name = name
         self.pid = 0
+        self._why = ""  # it was killed from here
         self._command = list(command)
         self._environment = dict(environment)
         self._output = Output(log_file)
@@ -113,6 +118,7 @@ class Child:
             pid = self.pid
             last = self._output.lines[-1] if self._output.lines else ""
             reason, detail = explain(code, oom_kill_count() - kills, last)
+            detail = f"{detail}: {self._why}" if self._why else detail
         self.pid, self._process = 0, None
         stopped = self._stopping.is_set()
         hopeless = stopped or code == EX_CONFIG  # another start would find the same
@@ -138,7 +144,7 @@ class Child:
             raise
         finally:
             os.close(writer)
-        self._process, self.pid = process, process.pid
+        self._process, self.pid, self._why = process, process.pid, ""
         log.info("%s started, pid %d", self.name, self.pid)
         output = asyncio.create_task(self._keep_output(os.fdopen(reader, "rb", buffering=0)))
         try:
@@ -169,9 +175,12 @@ class Child:
         finally:
             transport.close()
 
-    def kill(self) -> None:
-        """End it with SIGKILL, also when it is stopped; `run` starts it again."""
+    def kill(self, why: str = "") -> None:
+        """End it with SIGKILL, also when it is stopped; `run` starts it again. `why` is told of its
+        end.
+        """
         if self._process and self._process.returncode is None:
+            self._why = why
             self._process.kill()
 
     def kill_for_good(self) -> None:

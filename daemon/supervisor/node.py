@@ -27,6 +27,7 @@ from daemon.service import Demand, Notifier, handle_signals, watchdog_interval
 from daemon.supervisor import reports
 from daemon.supervisor.child import Child, Exit
 from daemon.supervisor.recent import RecentLines
+from daemon.supervisor.standstill import Standstill
 
 EXIT_FAILED = 1
 UNSAID = 100  # exits of children that are kept for a coordinator that is away
@@ -58,6 +59,8 @@ class Shardd:
         self._unsaid: deque[msg.ChildExited] = deque(maxlen=UNSAID)
         self._notifier = Notifier.from_environment()
         self._recent = RecentLines()
+        # Half: it is looked at with every heartbeat, and its end may take a moment.
+        self._standstill = Standstill(config.timeouts.dead_after_s / 2)
 
     async def run(self) -> int:
         """Until a signal asks to end, or it cannot go on. Returns the exit code."""
@@ -156,7 +159,18 @@ class Shardd:
             if not self._send(msg.NodeHeartbeat(self._name, self._incarnation, free, stage_pid)):
                 self._welcomed = False  # whoever comes next may not know us
             self._notifier.watchdog()
+            self._end_stopped_coordinator()
             await asyncio.sleep(interval)
+
+    def _end_stopped_coordinator(self) -> None:
+        """Of stages and drafts that are silent the coordinator makes sure; of it nobody else."""
+        coordinator = self._children.get("coordinator")
+        if coordinator is None or self._stop.is_set():
+            return
+        if seconds := self._standstill.look(coordinator.pid, time.monotonic()):
+            why = f"it was stopped for {seconds:.1f} s"
+            log.error("ending the coordinator process: %s", why)
+            coordinator.kill(why)
 
     async def _listen(self) -> None:
         while True:
@@ -197,7 +211,7 @@ class Shardd:
                 for child in self._children.values():
                     if child.name != "coordinator" and child.pid == message.pid:
                         log.warning("ending the %s process: %s", child.name, message.why)
-                        child.kill()
+                        child.kill(message.why)
             case msg.LogsQuery():
                 self._send(msg.LogsReport(message.query, self._name, self._log_lines(message)))
             case msg.Drained():

@@ -21,6 +21,7 @@ from daemon.config import load
 from daemon.engine.blas import Blas
 from daemon.supervisor import node, reports
 from daemon.supervisor.child import Exit
+from daemon.supervisor.standstill import Standstill
 
 PATIENCE = 30.0
 
@@ -38,6 +39,7 @@ class StandIn:
         self.pid = 4711
         self.lines = ["one", "two", "three"]
         self.killed = 0
+        self.why = ""
         self.stopped: list[float] = []
         self.failure: Exception | None = None
         self._end = asyncio.Event()
@@ -52,8 +54,9 @@ class StandIn:
         self.failure = error
         self._end.set()
 
-    def kill(self) -> None:
+    def kill(self, why: str = "") -> None:
         self.killed += 1
+        self.why = why
 
     def kill_for_good(self) -> None:
         self._end.set()
@@ -274,6 +277,25 @@ def test_a_stage_that_is_given_up_does_not_end_it(tmp_path: Path) -> None:
         assert not world.running.done()
 
     play(tmp_path, scenario)
+
+
+def test_a_coordinator_that_was_stopped_is_ended(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        await world.welcome()
+        coordinator, stopped = StandIn.made["coordinator"], False
+        coordinator.pid = 9
+        world.shardd._standstill = Standstill(0.0, lambda pid: stopped and pid == 9)
+        for _ in range(2):  # what a heartbeat leads to is done before the next one
+            await world.coordinator.next(msg.NodeHeartbeat)
+        assert coordinator.killed == 0
+        stopped = True
+        for _ in range(3):
+            await world.coordinator.next(msg.NodeHeartbeat)
+        assert coordinator.killed > 0
+        assert coordinator.why.startswith("it was stopped for")
+        assert StandIn.made["stage"].killed == 0
+
+    play(tmp_path, scenario, runs=True)
 
 
 def test_a_state_folder_that_cannot_be_written(

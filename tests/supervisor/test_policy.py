@@ -26,6 +26,9 @@ def test_a_child_that_ran_long_starts_from_the_first_delay() -> None:
 
 def test_exits_are_explained() -> None:
     assert explain(-signal.SIGKILL, 1, "")[0] == "out-of-memory"
+    malloc = "RuntimeError: [malloc] Unable to allocate 9 bytes."
+    assert explain(1, 0, malloc) == ("out-of-memory", f"exit code 1: {malloc}")
+    assert explain(1, 0, "MemoryError")[0] == "out-of-memory"
     assert explain(-signal.SIGSEGV, 0, "x") == ("signal", "signal SIGSEGV")
     assert explain(3, 0, "error: no such file") == ("exit", "exit code 3: error: no such file")
     assert explain(0, 0, "bye") == ("exit", "exit code 0")
