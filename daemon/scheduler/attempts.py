@@ -17,6 +17,7 @@ from transports.frame import Departure
 
 CAUSES = ("lost", "missing", "failed", "link", "layout")
 REFILLS = ("begun", "given up", "tokens")
+REPORT_SECONDS = 1.0  # that stages have to say what they hold, before it is found out by Nacks
 _KEPT = (FinishReason.STOP, FinishReason.LENGTH, FinishReason.CANCELLED)
 
 
@@ -30,6 +31,15 @@ class Attempts:
         self._dispatch = dispatch
         self._book = book
         self._residency = residency
+        self._reports_due: float | None = None  # while what is inherited waits for them
+
+    def next_wake(self) -> float | None:
+        """When those that are inherited are to wait no longer."""
+        return self._reports_due
+
+    def tick(self, now: float) -> None:
+        if self._reports_due is not None and now >= self._reports_due:
+            self._reports_due = None
 
     def admit(self, now: float) -> list[Action]:
         """Whoever waits and has room: first come, first admitted, but for those that are soon to be
@@ -40,6 +50,8 @@ class Attempts:
         for sequence in list(self._book.waiting.values()):
             if self._book.full:
                 break
+            if sequence.inherited is not None and self._reports_due and self._residency.silent:
+                break  # it is about to be known what the stages hold of it
             if self._residency.following.waits(sequence, self._residency.memory.reach):
                 continue
             tokens, kv_bits = len(sequence.history), sequence.request.fidelity.kv_bits
@@ -79,6 +91,8 @@ class Attempts:
 
     def configure(self, pipeline: Pipeline, now: float) -> list[Action]:
         """The new layout may have too little context or memory for what runs or waits."""
+        inherited = any(s.inherited is not None for s in self._book.waiting.values())
+        self._reports_due = now + REPORT_SECONDS if inherited else None
         actions: list[Action] = []
         for sequence in self._book:
             if len(sequence.history) >= pipeline.context_length:

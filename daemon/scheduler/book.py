@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from daemon.scheduler.sequence import Sequence, SequenceStatus
 
@@ -28,6 +28,12 @@ class Book:
 
     def get(self, sequence: bytes) -> Sequence | None:
         return self.running.get(sequence) or self.waiting.get(sequence)
+
+    def reported(self, held: Mapping[bytes, int]) -> None:
+        """A stage holds so many tokens of these, and nothing of others."""
+        for sequence in self.waiting.values():
+            if sequence.inherited is not None:
+                sequence.inherited = min(sequence.inherited, held.get(sequence.id, 0))
 
     def decoding(self) -> tuple[int, int]:
         """How many sequences decode, and how many positions they have."""

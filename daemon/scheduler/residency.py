@@ -36,7 +36,7 @@ class Residency:
         self._refused: tuple[bytes, int, Shortage] | None = None  # whom, at which memory.freed
         self.expected = Expected(self, outbox, limits.max_kept)
         self.following = Following(book, self.index)
-        self._silent: set[int] = set()  # stages that have not yet said what they hold
+        self.silent: set[int] = set()  # stages that have not yet said what they hold
 
     # --- layouts --------------------------------------------------------------------------------
 
@@ -59,20 +59,21 @@ class Residency:
 
     def inquire(self, stages: int) -> None:
         """The stages are asked what they hold: what is kept now must be in each answer."""
-        self._silent = set(range(stages))
+        self.silent = set(range(stages))
         for entry in self.index.kept:
             entry.unsure = True
 
     def report(self, stage: int, held: Mapping[bytes, int]) -> None:
         """What one stage says that it holds is all that counts. What nobody here knows goes."""
-        self._silent.discard(stage)
+        self.silent.discard(stage)
+        self._book.reported(held)
         for sequence in held:
             if not any(sequence in known for known in (self._book, self.index, self.expected)):
                 self._outbox.release(sequence)
         for entry in self.index.kept:
             if entry.unsure:
                 self._shrink(entry, held.get(entry.sequence, 0))
-                entry.unsure = bool(self._silent)
+                entry.unsure = bool(self.silent)
 
     def forget(self) -> None:
         """Another model is to be loaded, or none: the stages free everything on their own."""
@@ -90,7 +91,8 @@ class Residency:
         if self._refused and self._refused[:2] == (sequence.id, self.memory.freed):
             return self._refused[2]
         tokens = tuple(sequence.history.tokens)
-        hit = self.index.match(sequence.request.fidelity, tokens, self.memory.reach)
+        fidelity, reach = sequence.request.fidelity, self.memory.reach
+        hit = None if sequence.inherited else self.index.match(fidelity, tokens, reach)
         # One that was preempted gets more room, so that it is not preempted again at once.
         alone = not self._book.running
         more = self._headroom << (0 if alone else min(sequence.preemptions, MAX_DOUBLINGS))
@@ -101,7 +103,7 @@ class Residency:
         if short:
             self._refused = sequence.id, self.memory.freed, short
             return short
-        length = 0
+        length, sequence.inherited = sequence.inherited or 0, None
         if hit:
             entry, length = hit
             sequence.prefix = Prefix(entry.sequence, length)
@@ -109,10 +111,10 @@ class Residency:
             self.index.use(entry, now)
             self.counts["hits"] += 1
             self.counts["hit_tokens"] += length
-        elif len(tokens) > MIN_REUSE:
+        elif len(tokens) > MIN_REUSE and not length:
             self.counts["misses"] += 1
         if sequence.admitted is None:
-            sequence.cached, sequence.admitted = length, now
+            sequence.cached, sequence.admitted = min(length, sequence.prompt_length), now
         sequence.begin_attempt(length)
         return None
 

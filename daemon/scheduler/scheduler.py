@@ -102,20 +102,25 @@ class Scheduler:
         send = self._dispatch.barrier()
         return [send] if send else []
 
-    def submit(self, request: Request, now: float) -> list[Action]:
-        """Raise RequestError when the request cannot be taken; nothing has changed then."""
+    def submit(
+        self, request: Request, now: float, given: tuple[int, ...] | None = None
+    ) -> list[Action]:
+        """Raise RequestError when the request cannot be taken; nothing has changed then. `given`:
+        it was taken by a coordinator before this one, and has these tokens of its answer, which
+        are not delivered again; it goes on from what the stages hold of it.
+        """
         pipeline = self._dispatch.pipeline
         check_request(request, None if pipeline is None else pipeline.context_length)
         if request.sequence in self._book or request.sequence in self.residency.index:
             raise RequestError(Refusal.SEQUENCE, "this sequence id is in use")
         waiting = len(self._book.waiting)
-        if waiting >= self._limits.max_waiting:
+        if waiting >= self._limits.max_waiting and given is None:
             raise RequestError(Refusal.BUSY, f"{waiting} requests wait already: try again later")
         if short := self.residency.memory.never(request.fidelity.kv_bits, len(request.prompt) + 1):
             tokens = f"{len(request.prompt)} tokens and the first of the answer"
             raise RequestError(Refusal.MEMORY, f"no memory for the prompt's {tokens}: {short}")
         acceptance = Acceptance(self._dispatch.speculator.acceptance)
-        self._book.enter(Sequence(request, now, acceptance))
+        self._book.enter(Sequence(request, now, acceptance, given))
         return self._go_on(now)
 
     def cancel(self, sequence: bytes, now: float) -> list[Action]:
@@ -194,6 +199,7 @@ class Scheduler:
             actions.append(Suspect(overdue.id, why))
             actions += self._attempts.lost(overdue.id, "lost", now)
         self._dispatch.ready.wake(now)
+        self._attempts.tick(now)
         return actions + self._go_on(now)
 
     # --- what is known ------------------------------------------------------------------------
@@ -219,7 +225,8 @@ class Scheduler:
 
     def next_wake(self) -> float | None:
         """When `tick` has something to do, if nothing else happens before."""
-        return self._dispatch.next_wake()
+        times = (self._dispatch.next_wake(), self._attempts.next_wake())
+        return min((t for t in times if t is not None), default=None)
 
     def fidelity(self, kv_bits: int, prompt: tuple[int, ...], max_tokens: int) -> Fidelity:
         """How exact a request is to be that comes now."""
@@ -260,7 +267,8 @@ class Scheduler:
         self._book.check_integrity()
         self.residency.check_integrity()
         if self._dispatch.pipeline is not None and self._book.waiting:
-            assert self._book.running or len(self.residency.expected), "scheduler: all wait"
+            awaited = len(self.residency.expected) or self._attempts.next_wake()
+            assert self._book.running or awaited, "scheduler: all wait"
         under_way: dict[bytes, list[Span]] = {}
         for microbatch in self._dispatch.window:
             for span in self._dispatch.window.awaited(microbatch.id):

@@ -60,14 +60,25 @@ class Sequence:
     reserved   tokens that it has a place for in the stages' memory
     leader     while it waits: whose prompt is computed, to be forked from it
     listed     whether the index has been told of its prompt; `pinned`: it stays there
+    inherited  the most that every stage may hold of it from under a coordinator before this one,
+               as far as they have said; None for one that began here, and once it was admitted
     """
 
-    def __init__(self, request: Request, now: float, acceptance: Acceptance | None = None) -> None:
+    def __init__(
+        self,
+        request: Request,
+        now: float,
+        acceptance: Acceptance | None = None,
+        given: tuple[int, ...] | None = None,
+    ) -> None:
+        """`given`: it was begun under a coordinator before this one, and these tokens of the answer
+        are known.
+        """
         self.id = request.sequence
         self.number = 0  # in the order of arrival
         self.request = request
         self.prompt_length = len(request.prompt)
-        self.history = History(request.prompt)
+        self.history = History((*request.prompt, *(given or ())))
         self.guesses = Guesses()
         self.lookup = Lookup()
         self.acceptance = acceptance or Acceptance()
@@ -100,7 +111,8 @@ class Sequence:
         self.alone = False
         self.reissues = 0
         self.constants_due = True
-        self.generated = 0
+        self.generated = len(given or ())
+        self.inherited = None if given is None else len(self.history)
         self.submitted = now
         self.admitted: float | None = None
         self.first_token: float | None = None

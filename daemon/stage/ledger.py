@@ -71,12 +71,23 @@ class SpanLedger:
         self._entries: dict[bytes, _Entry] = {}
         self._released: dict[bytes, int] = {}  # up to which attempt, in the order of release
         self._tombstones = tombstones
+        self._term = 0
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def __contains__(self, sequence: bytes) -> bool:
         return sequence in self._entries
+
+    def obey(self, term: int) -> None:
+        """A coordinator of this term counts attempts from now on, and one that is new counts them
+        from the beginning. What is held stays; no frame of the terms before is let in any more.
+        """
+        if term > self._term:
+            self._term = term
+            self._released.clear()
+            for entry in self._entries.values():
+                entry.begin(0)
 
     def admit(
         self, span: Span, tokens: Sequence[int], constants: Constants | None
@@ -199,7 +210,7 @@ class SpanLedger:
         """
         other = SpanLedger(self.stage, self._tombstones)
         other.counts = self.counts
-        other._released = self._released
+        other._released, other._term = self._released, self._term
         other._entries = {s: entry for s, entry in self._entries.items() if s in sequences}
         return other
 

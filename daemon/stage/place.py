@@ -166,6 +166,7 @@ class Place:
             return []  # the coordinator asks again, and shows that this stage is not in its place
         self.assigned = assign
         worker.place(assign.stage)
+        worker.ledger.obey(assign.term)
         early = self._fence.assign(assign.term, assign.epoch)
         self._progress.epoch = assign.epoch
         self._say(msg.Assigned(self._node, self._incarnation, assign.epoch))

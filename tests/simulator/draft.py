@@ -29,7 +29,7 @@ class SimulatedDraft:
         self._until: dict[bytes, int] = {}
         self._answers: dict[bytes, tuple[int, ...]] = {}
         self._busy = False
-        self._alive = False
+        self.alive = False
         self._life = 0
         self.starts = 0
         self._come()
@@ -39,7 +39,7 @@ class SimulatedDraft:
         self._world.later(HOP_SECONDS, lambda: self._heard(propose, life))
 
     def _heard(self, asked: Propose, life: int) -> None:
-        if not self._alive or life != self._life:
+        if not self.alive or life != self._life:
             return
         if self._rng.random() < 0.01:
             self._held.pop(asked.sequence, None)  # there was no room for it
@@ -93,15 +93,18 @@ class SimulatedDraft:
         self._world.later(HOP_SECONDS, lambda: self._world.do(event(self._world)))
 
     def _come(self) -> None:
-        self._alive = True
+        self.alive = True
         self.starts += 1
-        self._say(lambda w: w.scheduler.draft_ready(GUESS_SECONDS, w.now))
+        self.said_hello()
         if self._rng.random() < 0.5:
             self._world.later(self._rng.uniform(0.2, 3.0), self._die)
 
+    def said_hello(self) -> None:
+        self._say(lambda w: w.scheduler.draft_ready(GUESS_SECONDS, w.now))
+
     def _die(self) -> None:
         """What was said to it is lost; somebody notices."""
-        self._alive = self._busy = False
+        self.alive = self._busy = False
         self._life += 1
         self._held.clear()
         self._until.clear()

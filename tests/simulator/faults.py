@@ -29,6 +29,7 @@ class Rates:
     hang: float = 0.0
     layout: float = 0.0
     term: float = 0.0
+    coordinator: float = 0.0
 
 
 CALM = Rates()
@@ -37,4 +38,14 @@ LINKS = Rates(link=0.03)
 STORM = Rates(link=0.3)
 RESTARTS = Rates(link=0.02, failure=0.002, shortfall=0.002, restart=1.2)
 STAGES = Rates(kill=0.15, hang=0.1, layout=0.2, term=0.1)
-ALL = Rates(link=0.03, failure=0.01, shortfall=0.01, kill=0.1, hang=0.1, layout=0.1, term=0.1)
+COORDINATORS = Rates(coordinator=1.0)
+ALL = Rates(
+    link=0.03,
+    failure=0.01,
+    shortfall=0.01,
+    kill=0.1,
+    hang=0.1,
+    layout=0.1,
+    term=0.1,
+    coordinator=0.1,
+)

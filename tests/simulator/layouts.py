@@ -12,6 +12,7 @@ from tests.simulator.faults import CALM, TROUBLE_SECONDS
 from tests.simulator.model import LAYERS
 from tests.simulator.requests import CONTEXT
 from tests.simulator.stage import SimulatedStage
+from tests.simulator.succession import succeed
 
 if TYPE_CHECKING:
     from tests.simulator.world import World
@@ -79,6 +80,7 @@ class Layouts:
 
     def _assign(self, stage: SimulatedStage, term: int, epoch: int) -> None:
         if stage.fence.see(term):
+            stage.ledger.obey(term)
             for frame in reversed(stage.fence.assign(term, epoch)):
                 stage.queue.appendleft(frame)
             self._world.computing.go_on(stage)
@@ -139,7 +141,7 @@ class Layouts:
         if self._rng.random() < rates.restart / 4 and stage.alive:
             world.faults["restart"] += 1
             self.restart(stage)
-        for kind in ("kill", "hang", "layout", "term"):
+        for kind in ("kill", "hang", "layout", "term", "coordinator"):
             if rng.random() >= getattr(rates, kind) / 4:
                 continue
             world.faults[kind] += 1
@@ -154,3 +156,10 @@ class Layouts:
                 case "term" if all(s.alive for s in self.stages):
                     self._term += 1
                     self.change(len(self.stages))
+                case "coordinator" if all(s.alive for s in self.stages):
+                    succeed(world)
+
+    def reign(self) -> None:
+        """A coordinator of a higher term takes the stages over as they stand."""
+        self._term += 1
+        self.change(len(self.stages), self.ranges)

@@ -10,8 +10,19 @@ import pytest
 
 from daemon.scheduler.pipeline import Limits
 from daemon.scheduler.request import FinishReason
-from tests.simulator.faults import ALL, CALM, LINKS, LOSSES, RESTARTS, STAGES, STORM, Fault, Rates
-from tests.simulator.world import World
+from tests.simulator.faults import (
+    ALL,
+    CALM,
+    COORDINATORS,
+    LINKS,
+    LOSSES,
+    RESTARTS,
+    STAGES,
+    STORM,
+    Fault,
+    Rates,
+)
+from tests.simulator.world import PLENTY, World
 
 KINDS = {
     "calm": CALM,
@@ -119,6 +130,22 @@ def test_a_lost_frame_costs_no_more_than_what_was_in_it() -> None:
             assert world.again == 0
             lost += world.scheduler.reissues["missing"]
     assert lost > 20
+
+
+def test_another_coordinator_goes_on_where_the_one_before_was_killed() -> None:
+    """Nothing is computed again that the stages hold, but for what ran when memory was short."""
+    deaths, inherited = 0, 0
+    for seed in range(300, 350):
+        with named(seed):
+            guessing = bool(seed % 2)
+            world = World(seed, COORDINATORS, 1 + seed % 7, 1 + seed % 3, guessing=guessing)
+            if world.memory.budget_bytes == PLENTY:
+                world.run()
+                assert world.again == 0
+                deaths += world.faults["coordinator"]
+                inherited += sum(world.inherited.values())
+    assert min(deaths, inherited) > 15
+    run(range(380, 388), COORDINATORS, crowd=True)
 
 
 def test_histories_survive_the_wire() -> None:

@@ -92,8 +92,8 @@ class World:
         self.requests: dict[bytes, Request] = {}
         # Its own randomness, so that the history is the same with and without it.
         oracle = Oracle(self.requests, random.Random(seed), CONTEXT) if guessing else None
-        limits = replace(limits, speculate=guessing)
-        self.scheduler = Scheduler(limits, oracle)
+        self.oracle, self.limits = oracle, replace(limits, speculate=guessing)
+        self.scheduler = Scheduler(self.limits, oracle)
         budgets = (200, 320, 450, 700, 1000, PLENTY)
         budgets = (PLENTY,) if poison else (320, 450, 620) if crowd else budgets
         self.memory = random_memory(self.rng, self.rng.choice(budgets))
@@ -105,6 +105,7 @@ class World:
         self.allowed = 0  # re-issues that the faults so far may have cost
         self.suspects = 0
         self.again = 0  # positions that were sent though all stages were known to have had them
+        self.inherited: dict[bytes, int] = {}  # of which a coordinator before this one knew that
         self.failures: Counter[bytes] = Counter()
         self.stops: dict[bytes, int] = {}  # where the text layer finds its stop string
         self.links, self.computing = Links(self), Computing(self)
@@ -220,7 +221,7 @@ class World:
                     for stage in self.stages:
                         self._asked += 1
                         delay = self.rng.choice((HOP_SECONDS, 0.05, 1.0))
-                        self.later(delay, lambda s=stage: self._report(s))
+                        self.later(delay, partial(self._report, stage, self.scheduler))
                 case Suspect():
                     self.suspects += 1
                     self.later(0.5, self.layouts.kill_hung)
@@ -229,17 +230,18 @@ class World:
     def _count_again(self, frame: Frame) -> None:
         had = {sequence.id: sequence.furthest for sequence in self.scheduler.sequences()}
         for span in frame.spans:
-            end = min(span.position + span.length, had[span.sequence])
+            known = max(had[span.sequence], self.inherited.get(span.sequence, 0))
+            end = min(span.position + span.length, known)
             self.again += max(0, end - span.position)
 
-    def _report(self, stage: SimulatedStage) -> None:
-        """What it holds now is known a little later."""
+    def _report(self, stage: SimulatedStage, asked: Scheduler) -> None:
+        """What it holds now is known a little later, if who asked is still there."""
         held = stage.ledger.held()
-        self.later(HOP_SECONDS, lambda: self._reported(stage, held))
+        self.later(HOP_SECONDS, lambda: self._reported(stage, held, asked))
 
-    def _reported(self, stage: SimulatedStage, held: dict[bytes, int]) -> None:
+    def _reported(self, stage: SimulatedStage, held: dict[bytes, int], asked: Scheduler) -> None:
         self._asked -= 1
-        if stage in self.stages and stage.alive:
+        if stage in self.stages and stage.alive and asked is self.scheduler:
             self.do(self.scheduler.held(stage.index, held, self.now))
 
     def _plan_tick(self) -> None:
@@ -294,5 +296,5 @@ class World:
         before = len(got)
         got += tokens
         if before < self.stops.get(sequence, 0) <= len(got):
-            finish = self.scheduler.finish
-            self.later(0.0, lambda: self.do(finish(sequence, FinishReason.STOP, self.now)))
+            stop = FinishReason.STOP
+            self.later(0.0, lambda: self.do(self.scheduler.finish(sequence, stop, self.now)))

@@ -248,3 +248,19 @@ def test_tombstones_are_bounded_and_the_oldest_goes_first() -> None:
     assert isinstance(come(ledger, Come(1, 0, 4)), Skip)
     late = Span(B, 1, 0, 1, 0)
     assert isinstance(ledger.admit(late, (1,), CONSTANTS), Compute)
+
+
+def test_a_coordinator_of_a_higher_term_counts_attempts_from_the_beginning() -> None:
+    ledger = SpanLedger(STAGE)
+    ledger.obey(3)
+    assert ledger.admit(span(7, 0, 4), TOKENS[:4], CONSTANTS) == Compute(0)
+    ledger.release(B)
+    ledger.obey(3)
+    assert isinstance(ledger.admit(span(1, 4, 1), TOKENS[4:5], None), Skip), "an old attempt"
+    ledger.obey(4)
+    assert ledger.held() == {A: 4}
+    assert ledger.admit(span(1, 4, 1), TOKENS[4:5], CONSTANTS) == Compute(4)
+    assert ledger.awaits(B), "who released it is gone"
+    ledger.obey(2)
+    assert isinstance(ledger.admit(span(0, 4, 1), TOKENS[4:5], None), Skip)
+    ledger.check_integrity()
