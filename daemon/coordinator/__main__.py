@@ -12,17 +12,18 @@ from pathlib import Path
 from daemon import logs
 from daemon.config import EX_CONFIG, Config, load
 from daemon.coordinator.process import Coordinator
+from daemon.coordinator.reign import Occupied, Reign
 from daemon.service import dump_stacks_on_request
 from transports.errors import AddressError
 
-BIND_SECONDS = 3.0  # that a coordinator before this one may take to end
+BIND_SECONDS = 3.0  # that the address of a coordinator before this one may take to be free
 
 
-def _bound(config: Config, parent: int) -> Coordinator:
+def _bound(config: Config, parent: int, reign: Reign) -> Coordinator:
     deadline = time.monotonic() + BIND_SECONDS
     while True:
         try:
-            return Coordinator(config, parent)
+            return Coordinator(config, parent, reign)
         except AddressError:
             if time.monotonic() >= deadline:
                 raise
@@ -34,12 +35,13 @@ def main() -> None:
     logs.setup(config.log.format, config.log.level, config.node.name, "coordinator")
     dump_stacks_on_request()
     try:
-        coordinator = _bound(config, int(sys.argv[2]))
-    except AddressError as error:
+        reign = Reign(config.node.state_dir)
+        coordinator = _bound(config, int(sys.argv[2]), reign)
+    except (AddressError, Occupied) as error:
         logs.get("coordinator").error("%s", error)
         sys.exit(EX_CONFIG)
     except OSError as error:  # the term's file: without a new term nobody may be commanded
-        logs.get("coordinator").error("cannot keep the term in node.state_dir: %s", error)
+        logs.get("coordinator").error("node.state_dir cannot be used: %s", error)
         sys.exit(1)
     signal.signal(signal.SIGTERM, lambda signum, frame: coordinator.stop())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is shardd's to handle

@@ -30,8 +30,8 @@ from daemon.coordinator.drafting import Drafting
 from daemon.coordinator.models import Catalogue, ServedModel
 from daemon.coordinator.pipe import Pipe
 from daemon.coordinator.reception import Reception
+from daemon.coordinator.reign import Reign
 from daemon.coordinator.saved_kv import SavedKv
-from daemon.coordinator.term import next_term
 from daemon.ring import MAX_CHUNK_TOKENS, Ring
 from daemon.scheduler import actions as sc
 from daemon.scheduler.pipeline import Limits
@@ -49,12 +49,13 @@ CONNECT_SECONDS = 1.0
 
 
 class Coordinator:
-    def __init__(self, config: Config, parent: int) -> None:
+    def __init__(self, config: Config, parent: int, reign: Reign) -> None:
         """`parent` is the pid of its shardd. Raises AddressError when the control address cannot be
         bound.
         """
         self.config = config
         self._parent = parent
+        self._reign = reign
         self.began = time.monotonic()
         self._context: zmq.Context[Any] = zmq.Context()
         self._router, self.address = open_router(self._context, config.coordinator.address)
@@ -67,7 +68,7 @@ class Coordinator:
             dead_after=config.timeouts.dead_after_s,
             replan_after=config.timeouts.replan_s,
         )
-        self.cluster = Cluster(rules, next_term(config.node.state_dir / "term"))
+        self.cluster = Cluster(rules, reign.term)
         self.scheduler = Scheduler(
             Limits(
                 speculate=config.coordinator.speculation == "auto",
@@ -132,6 +133,9 @@ class Coordinator:
         if wake is not None:
             due = min(due, wake)
         ready = dict(self._poller.poll(max(0, int((due - now) * 1000) + 1) if due > now else 0))
+        if not self._reign.lasts():
+            log.error("another coordinator has taken node.state_dir over: this one ends")
+            os._exit(1)  # at once: nothing that waits to be sent or written counts any more
         if self._router in ready:
             self._reception.take(self._router)
         if self._ring.pollable in ready:
@@ -173,8 +177,7 @@ class Coordinator:
     def raise_term(self, term: int) -> None:
         """Somebody obeyed a later coordinator than this one knew of."""
         log.warning("term raised from %d to %d", self.cluster.term, term)
-        path = self.config.node.state_dir / "term"
-        self.do(self.cluster.new_term(next_term(path, at_least=term), time.monotonic()))
+        self.do(self.cluster.new_term(self._reign.next_term(at_least=term), time.monotonic()))
 
     # --- cluster ---
 

@@ -18,7 +18,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_a_term_that_cannot_be_kept(tmp_path: Path) -> None:
+def test_a_state_dir_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     config = tmp_path / "node.yaml"
     settings = {
@@ -36,5 +36,5 @@ def test_a_term_that_cannot_be_kept(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert "cannot keep the term" in line
-    assert str(tmp_path / "file" / "term") in line
+    assert "node.state_dir cannot be used" in line
+    assert str(tmp_path / "file") in line

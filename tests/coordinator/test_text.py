@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +11,6 @@ from daemon.coordinator.answer import Answer
 from daemon.coordinator.arguments import BadArguments, Generate
 from daemon.coordinator.queries import ANSWER_SECONDS, Queries
 from daemon.coordinator.stop import StopMatcher
-from daemon.coordinator.term import next_term
 
 
 def feed(stops: list[str], pieces: list[str]) -> tuple[str, bool]:
@@ -79,14 +77,6 @@ def test_what_is_not_said_is_left_to_the_conversation() -> None:
     assert (plain.kv_bits, plain.raw, plain.conversation) == (None, None, None)
     told = Generate.parse({"prompt": "a", "kv_bits": 4, "raw": False, "conversation": "a.b-C_1"})
     assert (told.kv_bits, told.raw, told.conversation) == (4, False, "a.b-C_1")
-
-
-def test_terms_grow_and_survive_damage(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "term"
-    assert [next_term(path), next_term(path)] == [1, 2]
-    assert next_term(path, at_least=9) == 9
-    path.write_text("not a number")
-    assert next_term(path, at_least=12) == 12
 
 
 def test_a_query_ends_when_all_have_answered_or_time_is_up() -> None:
