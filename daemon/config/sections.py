@@ -96,6 +96,7 @@ class TimeoutsConfig:
     replan_s: float = setting(parse.seconds(1, 1_000_000), 15.0)
     send_s: float = setting(parse.seconds(0.05, 60), 1.0)
     drain_s: float = setting(parse.seconds(0, 3600), 30.0)
+    resume_s: float = setting(parse.seconds(0, 3600), 30.0)
     stop_s: float = setting(parse.seconds(0.5, 300), 5.0)
 
 

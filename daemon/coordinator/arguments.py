@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,8 @@ class BadArguments(ValueError):
 @dataclass(frozen=True, slots=True)
 class Generate:
     """`prompt` or `messages`, never both. `raw` and `kv_bits` None: as the conversation was, else
-    neither.
+    neither. `sequence` is the client's own choice of an id, so that it can resume whatever it has
+    heard.
     """
 
     prompt: str | None
@@ -33,12 +35,13 @@ class Generate:
     stop_at_eos: bool
     kv_bits: int | None
     conversation: str | None
+    sequence: bytes | None
 
     @classmethod
     def parse(cls, arguments: Mapping[str, Any]) -> Generate:
         unknown = set(arguments) - {
             "prompt", "messages", "raw", "sampling", "max_tokens", "stop", "stop_at_eos",
-            "kv_bits", "conversation",
+            "kv_bits", "conversation", "sequence",
         }  # fmt: skip
         if unknown:
             raise BadArguments(f"unknown argument {min(unknown)!r}")
@@ -79,6 +82,7 @@ class Generate:
             typed(arguments, "stop_at_eos", bool, True),
             kv_bits,
             conversation_name(arguments),
+            _sequence(arguments),
         )
 
 
@@ -91,6 +95,13 @@ def conversation_name(arguments: Mapping[str, Any]) -> str | None:
             "the first of them not a dot"
         )
     return name
+
+
+def _sequence(arguments: Mapping[str, Any]) -> bytes | None:
+    text: str | None = typed(arguments, "sequence", str, None)
+    if text is not None and not re.fullmatch(r"[0-9a-f]{32}", text):
+        raise BadArguments(f"sequence is {text!r:.80}, not 32 hexadecimal digits")
+    return None if text is None else bytes.fromhex(text)
 
 
 def typed(arguments: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:

@@ -18,6 +18,7 @@ from daemon.coordinator.kv_verbs import KvVerbs
 from daemon.coordinator.loading import Loading
 from daemon.coordinator.planning import Planning
 from daemon.coordinator.queries import Queries
+from daemon.coordinator.resuming import Resuming
 from daemon.coordinator.streams import Streams
 from daemon.version import VERSION
 
@@ -40,6 +41,7 @@ class Clients:
         self.keeping = Keeping(coordinator)
         self.queries = Queries()
         self.planning = Planning(coordinator)
+        self.resuming = Resuming(coordinator)
         saved = KvVerbs(coordinator)
         self._followers: dict[tuple[bytes, int], Answer] = {}
         self._verbs: dict[str, Callable[[Answer, dict[str, Any]], None]] = {
@@ -58,6 +60,7 @@ class Clients:
             "conversation.list": self.conversations.listing,
             "conversation.forget": self.conversations.forget,
             "generate": self.intake.generate,
+            "resume": self.resuming.resume,
             "ps": self._ps,
             "cancel": self.streams.cancel,
             "events": self._events,
@@ -99,6 +102,7 @@ class Clients:
     def tick(self, now: float) -> None:
         self.intake.tick(now)
         self.streams.tick(now)
+        self.resuming.tick(now)
         self.queries.tick(now)
         self.loading.tick()
         self.planning.tick(now)

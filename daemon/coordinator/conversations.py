@@ -108,6 +108,10 @@ class Conversations:
 
         return work
 
+    def goes_on(self, name: str) -> None:
+        """A turn of it was begun under a coordinator before this one, and has not ended."""
+        self._running.add(name)
+
     def left(self, name: str) -> None:
         """The turn came to nothing: the conversation is what it was."""
         self._running.discard(name)
@@ -182,6 +186,7 @@ class Conversations:
 
     def _written(self, conversation: Conversation) -> None:
         self._refused = False
+        self._of.journal.saved(conversation.sequence)
         if self._unsaved.get(conversation.name) is conversation:
             del self._unsaved[conversation.name]
 

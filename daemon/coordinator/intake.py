@@ -20,10 +20,10 @@ from daemon.coordinator.answer import (
     Refusal,
 )
 from daemon.coordinator.arguments import Generate
+from daemon.coordinator.journalled import Journalled
 from daemon.coordinator.loading import explained
 from daemon.coordinator.models import ServedModel
 from daemon.coordinator.running_turn import RunningTurn
-from daemon.coordinator.stop import StopMatcher
 from daemon.coordinator.stream import Stream
 from daemon.kv_bits import EXACT
 from daemon.scheduler import request as rq
@@ -65,6 +65,8 @@ class Intake:
             raise Refusal(EXIT_USAGE, what, why, "use a plain prompt (--raw)")
         if refusal := _kv_refusal(model, wanted.kv_bits or EXACT):
             raise refusal
+        if refusal := self._taken(wanted):
+            raise refusal
         if self._of.desk.waiting >= MOST_PREPARING:
             what, why = "too many requests at once", f"{MOST_PREPARING} prompts are waiting"
             raise Refusal(EXIT_DEGRADED, what, why, "ask again later")
@@ -79,6 +81,13 @@ class Intake:
                 answer, wanted, explained("the prompt cannot be read", error)
             ),
         )
+
+    def _taken(self, wanted: Generate) -> Refusal | None:
+        """Whether it has been taken already, or another with that id."""
+        if wanted.sequence and self._of.clients.resuming.knows(wanted.sequence):
+            what, why = f"sequence {wanted.sequence.hex()}", "a request has this id"
+            return Refusal(EXIT_USAGE, what, why, "resume it, or choose another id")
+        return None
 
     def _refuse(self, answer: Answer, wanted: Generate, refusal: Refusal) -> None:
         if wanted.conversation:
@@ -100,11 +109,12 @@ class Intake:
         elif model is not self._of.model:
             what, why = "the model was unloaded", "another took its place meanwhile"
             refusal = Refusal(EXIT_FAILED, what, why, "ask again")
+        refusal = refusal or self._taken(wanted)
         if refusal:
             self._refuse(answer, wanted, refusal)
             return
         kv_bits, prompt = _beginning(wanted, prepared)
-        now, sequence = time.monotonic(), self._of.new_sequence()
+        now, sequence = time.monotonic(), wanted.sequence or self._of.new_sequence()
         most = wanted.max_tokens or max(1, self._of.context_length - len(prompt))
         stops = model.tokenizer.eos_tokens if wanted.stop_at_eos else frozenset[int]()
         fidelity = self._of.scheduler.fidelity(kv_bits, prompt, most)
@@ -112,13 +122,14 @@ class Intake:
             turn.fidelity = fidelity
         request = rq.Request(sequence, prompt, most, wanted.sampling, stops, fidelity)
         raw = turn.raw if turn else wanted.raw or not model.tokenizer.has_chat_template
-        detokenizer = model.tokenizer.detokenizer(continues=raw)
-        matcher = StopMatcher(wanted.stop)
-        stream = Stream(answer, sequence, len(prompt), detokenizer, matcher, began, now, turn)
+        digest, since = model.spec.digest, time.time() - (now - began)
+        record = Journalled(request, digest, wanted.stop, continues=raw, began=since, turn=turn)
+        stream = Stream.of(record, model, began, now)
+        stream.answer = answer
         if found := self._of.saved_kv.worth_loading(fidelity, prompt):
             stored, more = found
             self.waiting[sequence] = Waiting(stream, request, now + self._patience(more))
-            self._of.clients.streams.begin(stream, request.params.seed)
+            self._of.clients.streams.begin(stream)
             if sequence in self.waiting:  # its client is there
                 self._of.saved_kv.load(stored, lambda _: self._go_on(sequence))
         else:
@@ -142,9 +153,9 @@ class Intake:
         try:
             started = self._of.scheduler.submit(request, time.monotonic())
         except rq.RequestError as error:
-            streams.refuse(stream, _refusal(error, stream.turn))
+            streams.refuse(stream, refusal_of(error, stream.turn))
             return
-        streams.begin(stream, request.params.seed)
+        streams.begin(stream)
         self._of.perform(started)
 
     def drop(self, sequence: bytes) -> bool:
@@ -174,7 +185,8 @@ def _kv_refusal(model: ServedModel, kv_bits: int) -> Refusal | None:
     return Refusal(EXIT_USAGE, what, why, "use --kv-bits 0") if why else None
 
 
-def _refusal(error: rq.RequestError, turn: RunningTurn | None) -> Refusal:
+def refusal_of(error: rq.RequestError, turn: RunningTurn | None) -> Refusal:
+    """Why the scheduler does not take it, for the client."""
     if error.refusal is rq.Refusal.BUSY:
         code, todo = EXIT_DEGRADED, "ask again later"
     elif turn and turn.turns > 1 and error.refusal is rq.Refusal.OVER_CONTEXT:

@@ -16,6 +16,7 @@ from daemon.coordinator.answer import EXIT_FAILED, EXIT_USAGE, Answer, Refusal
 from daemon.coordinator.arguments import BadArguments, typed
 from daemon.coordinator.models import ServedModel, UnknownModel
 from daemon.coordinator.remembered import Memory, Remembered
+from daemon.coordinator.stream import Stream
 from daemon.engine.errors import LoadError
 from transports.errors import AddressError
 
@@ -106,6 +107,12 @@ class Loading:
         )
 
     def _prepared(self, job: Job, model: ServedModel) -> None:
+        """What a coordinator before this one left goes on with it at once: before the stages say
+        what they hold.
+        """
+        self._of.clients.resuming.make_ready(model, partial(self._serve, job, model))
+
+    def _serve(self, job: Job, model: ServedModel, left: list[Stream]) -> None:
         """Nothing that runs is touched before it is known that this one can be loaded."""
         if job is not self._job:
             return  # it was unloaded, or another took its place, meanwhile
@@ -115,6 +122,7 @@ class Loading:
             if job.answer:
                 self._check_nodes(len(job.split))
             self._of.want(model, job.split, at_once=job.answer is not None)
+            self._of.clients.resuming.go_on(left)
         except SplitError as error:
             todo = f"give one number of layers per node that add up to {model.info.layers}"
             self._fail(job, Refusal(EXIT_USAGE, f"cannot split {job.reference}", str(error), todo))

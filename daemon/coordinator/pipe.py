@@ -106,7 +106,11 @@ class Pipe:
             case sc.Send():
                 self._send(action.frame)
             case sc.Deliver():
-                self._of.clients.streams.deliver(action)
+                together = [action]
+                while self._todo and isinstance(following := self._todo[0], sc.Deliver):
+                    together.append(following)
+                    self._todo.popleft()
+                self._of.clients.streams.deliver(together)
             case sc.Finished():
                 self._of.clients.streams.finished(action)
             case sc.Revoke():

@@ -27,6 +27,7 @@ from daemon.control import open_router
 from daemon.coordinator.clients import Clients
 from daemon.coordinator.desk import Desk
 from daemon.coordinator.drafting import Drafting
+from daemon.coordinator.journal import Journal
 from daemon.coordinator.models import Catalogue, ServedModel
 from daemon.coordinator.pipe import Pipe
 from daemon.coordinator.reception import Reception
@@ -76,6 +77,9 @@ class Coordinator:
             )
         )
         self.events: deque[dict[str, Any]] = deque(maxlen=KEPT_EVENTS)
+        self.journal = Journal(
+            config.node.state_dir / "journal", lambda text: self.note("journal", "", text)
+        )
         self.desk = Desk()
         self.saved_kv = SavedKv(self)
         self.drafting = Drafting(self)
@@ -115,6 +119,7 @@ class Coordinator:
         self._stop_at = time.monotonic() + max(0.5, self.config.timeouts.drain_s - 2.0)
 
     def run(self) -> None:
+        self.clients.resuming.take_over(self.journal.open())
         self.clients.loading.load_at_start()
         self.clients.conversations.scan()
         try:
@@ -150,6 +155,7 @@ class Coordinator:
             self.saved_kv.tick(now)
             self.drafting.tick(now)
             self.clients.tick(now)
+            self.journal.tick(now)
             self._ring.look()
             self._drained()
         wake = self.scheduler.next_wake()
@@ -157,7 +163,9 @@ class Coordinator:
             self.perform(self.scheduler.tick(now))
 
     def _close(self) -> None:
-        self.clients.streams.close()
+        """When it was not asked to end, what runs is left to the coordinator that follows."""
+        if self._stopping:
+            self.clients.streams.close()
         self.desk.close()
         self.clients.conversations.close()
         self._ring.close(0.2)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from daemon.coordinator.answer import EXIT_FAILED, Answer, Refusal
 from daemon.coordinator.arguments import BadArguments, typed
+from daemon.coordinator.endings import Endings
+from daemon.coordinator.journalled import End
 from daemon.coordinator.stream import Stream
 from daemon.scheduler import actions as sc
 from daemon.scheduler import request as rq
@@ -25,6 +28,14 @@ class Streams:
         self._streams: dict[bytes, Stream] = {}  # by sequence
         self._waiting: str | None = None
         self._delivered: deque[tuple[float, int]] = deque()
+        self._patience = coordinator.config.timeouts.resume_s
+        self.endings = Endings(coordinator.journal, self._patience)
+
+    def __contains__(self, sequence: bytes) -> bool:
+        return sequence in self._streams
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._streams)
 
     # --- verbs ---
 
@@ -34,8 +45,8 @@ class Streams:
         """
         now = time.monotonic()
         for stream in self._streams.values():
-            if stream.answer.client == answer.client:
-                stream.alive_at = now
+            if stream.answer and stream.answer.client == answer.client:
+                stream.heard_at = now
         answer.reply({})
 
     def cancel(self, answer: Answer, arguments: dict[str, Any]) -> None:
@@ -60,7 +71,7 @@ class Streams:
 
     def _cancel(self, sequence: bytes) -> None:
         if self._of.clients.intake.drop(sequence):
-            self._ended(self._streams.pop(sequence), rq.FinishReason.CANCELLED)
+            self.ended(self._streams.pop(sequence), rq.FinishReason.CANCELLED)
         else:
             self._of.perform(self._of.scheduler.cancel(sequence, time.monotonic()))
 
@@ -70,41 +81,57 @@ class Streams:
 
     # --- what happens to a stream ---
 
-    def begin(self, stream: Stream, seed: int | None) -> None:
+    def begin(self, stream: Stream) -> None:
         """It is taken: its client hears what it is called, once."""
         if stream.sequence in self._streams:
             return
+        self.adopt(stream)
+        self._of.journal.begin(stream.record)
+        self._greet(stream)
+
+    def adopt(self, stream: Stream) -> None:
+        """It goes on; who listens, if anybody, knows of it."""
         self._streams[stream.sequence] = stream
-        turn = stream.turn
-        head = {
-            "sequence": stream.sequence.hex(),
-            "prompt_tokens": stream.prompt_tokens,
-            "cached_tokens": self._of.scheduler.cached_tokens(stream.sequence),
-            "seed": seed,
-            "conversation": turn.name if turn else None,
-            "turn": turn.turns if turn else None,
-        }
-        self._tell(stream, head)
+
+    def attach(self, sequence: bytes, answer: Answer, tokens: int) -> None:
+        """A client that has so many tokens of it takes the place of the one before."""
+        stream = self._streams[sequence]
+        if before := stream.answer:
+            what, why = "another client has this request now", "it asked to resume it"
+            before.fail(EXIT_FAILED, what, why, "see what that one prints")
+        stream.answer, stream.told, stream.heard_at = answer, tokens, time.monotonic()
+        self._greet(stream)
+        if news := stream.news():
+            self._tell(stream, news)
+
+    def _greet(self, stream: Stream) -> None:
+        self._tell(stream, stream.head(self._of.scheduler.cached_tokens(stream.sequence)))
         if self._waiting:
             self._tell(stream, {"waiting": self._waiting})
 
     def refuse(self, stream: Stream, refusal: Refusal) -> None:
         """It cannot be computed, whether it has begun or not."""
-        self._streams.pop(stream.sequence, None)
+        begun = self._streams.pop(stream.sequence, None)
         self._turn_failed(stream)
-        stream.answer.refuse(refusal)
+        failure = refusal.code, refusal.what, refusal.why, refusal.todo
+        if begun:
+            self._close(stream, End(None, failure))
+        elif stream.answer:
+            stream.answer.fail(*failure)
 
     def _tell(self, stream: Stream, data: dict[str, Any]) -> None:
-        if not stream.answer.chunk(data):
-            self._gone(stream, "its client is gone")
+        if stream.answer and not stream.answer.chunk(data):
+            self._lost(stream, "its client is gone")
 
-    def _gone(self, stream: Stream, why: str) -> None:
-        if self._streams.pop(stream.sequence, None):
-            self._of.note("cancelled", "", f"{stream.sequence.hex()[:8]}: {why}")
-            stream.rest()
-            self._turn_ended(stream, rq.FinishReason.CANCELLED)
-            if not self._of.clients.intake.drop(stream.sequence):
-                self._of.perform(self._of.scheduler.cancel(stream.sequence, time.monotonic()))
+    def _lost(self, stream: Stream, why: str) -> None:
+        """Nobody listens: it goes on for a while, as its client may come back."""
+        stream.answer, stream.heard_at = None, time.monotonic()
+        name = stream.sequence.hex()[:8]
+        self._of.note("unheard", "", f"{name}: {why}; cancelled in {self._patience:g} s")
+
+    def _gone(self, stream: Stream) -> None:
+        self._of.note("cancelled", "", f"{stream.sequence.hex()[:8]}: nobody came back for it")
+        self._cancel(stream.sequence)
 
     def waiting(self, why: str | None) -> None:
         """The pipeline went down, or (None) is up again."""
@@ -113,30 +140,42 @@ class Streams:
             for stream in list(self._streams.values()):
                 self._tell(stream, {"waiting": why})
 
-    def deliver(self, action: sc.Deliver) -> None:
+    def deliver(self, actions: Sequence[sc.Deliver]) -> None:
+        """All that came at once, of one sequence or several: it is in the journal before any client
+        is told, by one write.
+        """
         now = time.monotonic()
-        stream = self._streams.get(action.sequence)
-        if stream is None:
-            return
-        try:
-            text, used = stream.take(action.tokens, now)
-        except (LookupError, ValueError, OverflowError) as error:
-            # A model's vocabulary may be padded: such a token has no text.
-            self._without_text(stream, action.tokens, error)
-            return
-        self._delivered.append((now, used))
-        logprobs = list(action.logprobs[:used]) if action.logprobs is not None else None
-        tokens = list(action.tokens[:used])
-        self._tell(stream, {"text": text, "tokens": tokens, "logprobs": logprobs})
-        if stream.stopped:
-            ended = self._of.scheduler.finish(action.sequence, rq.FinishReason.STOP, now)
-            self._of.perform(ended)
+        taken: list[tuple[Stream, int]] = []
+        for action in actions:
+            stream = self._streams.get(action.sequence)
+            if stream is None or stream.stopped:
+                continue
+            try:
+                used = stream.take(action.tokens, action.logprobs or (), now)
+            except (LookupError, ValueError, OverflowError) as error:
+                # A model's vocabulary may be padded: such a token has no text.
+                self._without_text(stream, action.tokens, error)
+                continue
+            taken.append((stream, used))
+            self._delivered.append((now, used))
+        self._of.journal.given(
+            (s.record, s.record.tokens[-used:], s.record.logprobs[-used:])
+            for s, used in taken
+            if used
+        )
+        for stream, _ in taken:
+            if news := stream.news():
+                self._tell(stream, news)
+            if stream.stopped:
+                reason = rq.FinishReason.STOP
+                self._of.perform(self._of.scheduler.finish(stream.sequence, reason, now))
 
     def _without_text(self, stream: Stream, tokens: tuple[int, ...], error: Exception) -> None:
         del self._streams[stream.sequence]
         self._turn_failed(stream)
         what, why = "the model gave a token without text", f"one of {list(tokens)}: {error!r}"
-        stream.answer.fail(EXIT_FAILED, what, why, "do not bias tokens outside the vocabulary")
+        todo = "do not bias tokens outside the vocabulary"
+        self._close(stream, End(None, (EXIT_FAILED, what, why, todo)))
         self._of.perform(self._of.scheduler.cancel(stream.sequence, time.monotonic()))
 
     def finished(self, action: sc.Finished) -> None:
@@ -146,12 +185,13 @@ class Streams:
         if action.reason in (rq.FinishReason.FAILED, rq.FinishReason.CONTEXT):
             self._turn_failed(stream)
             todo = "shardctl logs NODE; then ask again"
-            stream.answer.fail(EXIT_FAILED, "the request failed", action.error, todo)
+            failure = EXIT_FAILED, "the request failed", action.error, todo
+            self._close(stream, End(None, failure))
             return
         usage = action.usage
-        self._ended(stream, action.reason, action.error, usage.reissues, usage.cached_tokens)
+        self.ended(stream, action.reason, action.error, usage.reissues, usage.cached_tokens)
 
-    def _ended(
+    def ended(
         self,
         stream: Stream,
         reason: rq.FinishReason,
@@ -159,32 +199,47 @@ class Streams:
         reissues: int = 0,
         cached_tokens: int = 0,
     ) -> None:
+        """With a good end. It is none of the streams any more."""
         summary = stream.summary(time.monotonic(), reissues, cached_tokens)
         ending = {
             "text": stream.rest(),
             "finish_reason": reason.value,
             "error": error or None,
         }
-        self._turn_ended(stream, reason)
-        stream.answer.reply(summary | ending)
+        stream.record.unsaved = self._turn_ended(stream, reason)
+        self._close(stream, End(summary | ending))
 
-    def _turn_ended(self, stream: Stream, reason: rq.FinishReason) -> None:
-        """The conversation goes on from what the client was given. Cancelled before there was
+    def _close(self, stream: Stream, end: End) -> None:
+        stream.record.end = end
+        self._of.journal.ended(stream.record)
+        self.endings.add(stream, time.monotonic())
+        if stream.answer:
+            end.say(stream.answer)
+
+    def _turn_ended(self, stream: Stream, reason: rq.FinishReason) -> bool:
+        """The conversation goes on from what the client was given: True. Cancelled before there was
         anything, it is what it was.
         """
         turn, conversations = stream.turn, self._of.clients.conversations
         if turn and (turn.reply or reason is not rq.FinishReason.CANCELLED):
             conversations.ended(turn, stream.sequence, stream.stopped)
-        elif turn:
+            return True
+        if turn:
             conversations.left(turn.name)
+        return False
 
     def _turn_failed(self, stream: Stream) -> None:
         if stream.turn:
             self._of.clients.conversations.left(stream.turn.name)
 
     def tick(self, now: float) -> None:
-        for stream in [s for s in self._streams.values() if now - s.alive_at > SILENT_SECONDS]:
-            self._gone(stream, "its client is silent")
+        self.endings.tick(now)
+        for stream in list(self._streams.values()):
+            silent = now - stream.heard_at
+            if stream.answer and silent > SILENT_SECONDS:
+                self._lost(stream, "its client is silent")
+            elif not stream.answer and silent > self._patience:
+                self._gone(stream)
 
     def rate(self, now: float) -> float:
         """Tokens per second of all streams together."""
@@ -193,6 +248,9 @@ class Streams:
         return sum(count for _, count in self._delivered) / RATE_SECONDS
 
     def close(self) -> None:
+        """This process was asked to end, and no other is to go on with them."""
         for stream in self._streams.values():
-            what, why = "the coordinator has stopped", "it was asked to"
-            stream.answer.fail(EXIT_FAILED, what, why, "start it, then ask again")
+            self._of.journal.forget(stream.sequence)
+            if stream.answer:
+                what, why = "the coordinator has stopped", "it was asked to"
+                stream.answer.fail(EXIT_FAILED, what, why, "start it, then ask again")

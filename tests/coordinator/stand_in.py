@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,8 +12,10 @@ from daemon import messages as msg
 from daemon.coordinator.answer import Answer, Refusal
 from daemon.coordinator.arguments import BadArguments
 from daemon.coordinator.clients import Clients
+from daemon.coordinator.journal import Journal
 from daemon.coordinator.models import ServedModel
 from daemon.coordinator.process import Coordinator
+from daemon.coordinator.streams import SILENT_SECONDS
 from daemon.coordinator.tokenizer import Tokenizer
 from daemon.engine.quantization import KVQuantization
 from daemon.scheduler import actions as sc
@@ -51,7 +54,10 @@ class StandIn:
     def __init__(self, state_dir: Path, context: int = 4096) -> None:
         self.desk = Desk()
         self.closing = False
-        self.config = SimpleNamespace(node=SimpleNamespace(state_dir=state_dir))
+        self.config = SimpleNamespace(
+            node=SimpleNamespace(state_dir=state_dir), timeouts=SimpleNamespace(resume_s=30.0)
+        )
+        self.journal = Journal(state_dir / "journal", lambda text: self.note("journal", "", text))
         self.context_length = context
         self.model: ServedModel | None = None
         self.notes: list[str] = []
@@ -76,6 +82,7 @@ class StandIn:
         self.clients = Clients(of)
         self.conversations = self.clients.conversations
         self.intake, self.streams = self.clients.intake, self.clients.streams
+        self.clients.resuming.take_over(self.journal.open())
 
     def serve(self, tokenizer: Tokenizer, name: str = "qwen", obstacle: str = "") -> None:
         spec = SimpleNamespace(name=name, digest=f"digest of {name}")
@@ -148,7 +155,13 @@ class StandIn:
 
     def deliver(self, tokens: Iterable[int]) -> None:
         (sequence,) = self.scheduler.sequences()
-        self.streams.deliver(sc.Deliver(sequence.id, 0, tuple(tokens)))
+        self.streams.deliver([sc.Deliver(sequence.id, 0, tuple(tokens))])
+
+    def nobody_comes_back(self) -> None:
+        """Clients are silent, then what they asked for has waited for them in vain."""
+        self.streams.tick(time.monotonic() + SILENT_SECONDS + 1)
+        self.streams.tick(time.monotonic() + self.config.timeouts.resume_s + 1)
+        self.desk.run()
 
     def end(self, reason: FinishReason = FinishReason.STOP) -> Any:
         """The running request ends; the last word to its client."""
@@ -156,4 +169,6 @@ class StandIn:
         self.perform(self.scheduler.finish(sequence.id, reason, 1.0))
         self.desk.run()
         self.conversations.check_integrity()
+        self.journal.check_integrity()
+        self.streams.endings.check_integrity()
         return self.last()
