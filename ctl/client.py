@@ -1,6 +1,7 @@
 """One connection to the coordinator: requests, streams, and how silence is told from failure.
 
-No reconnecting: a stream is bound to its connection, so losing it is an answer, not a nuisance.
+No reconnecting: a stream is bound to its connection, so losing it is an answer, not a nuisance. To
+go on over another connection is for `ctl.resumable`.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Client:
 
     def __init__(self, endpoint: Endpoint, timeout: float) -> None:
         self._endpoint = endpoint
-        self._timeout = timeout
+        self.timeout = timeout
         self._silence = 2 * timeout
         self._requests = 0
         self._context = zmq.Context()
@@ -94,6 +95,10 @@ class Client:
     ) -> None:
         self.close()
 
+    def again(self) -> Client:
+        """Another one to the same coordinator, not connected yet."""
+        return Client(self._endpoint, self.timeout)
+
     def close(self) -> None:
         """What was sent still leaves, within half a second."""
         self._socket.disable_monitor()
@@ -104,13 +109,13 @@ class Client:
     def request(self, verb: str, **arguments: Any) -> dict[str, Any]:
         """Ask, and wait for the one answer."""
         number = self._send(verb, arguments)
-        deadline = time.monotonic() + self._timeout
+        deadline = time.monotonic() + self.timeout
         while True:
             message = self._receive(deadline)
             if message is None:
                 if time.monotonic() < deadline:
                     continue
-                raise reach.silent(self._endpoint, self._timeout)
+                raise reach.silent(self._endpoint, self.timeout)
             if message.request == number and isinstance(message, Reply):
                 return message.data
 
@@ -122,7 +127,7 @@ class Client:
         """
         self._sequence = None
         number = self._active = self._send(verb, arguments)
-        interval = min(ALIVE_SECONDS, self._timeout / 2)
+        interval = min(ALIVE_SECONDS, self.timeout / 2)
         heard = time.monotonic()
         next_alive = heard + interval
         while True:
@@ -179,9 +184,9 @@ class Client:
             return error.code != ExitCode.UNREACHABLE
 
     def _connect(self) -> None:
-        reach.probe(self._endpoint, self._timeout)
+        reach.probe(self._endpoint, self.timeout)
         self._socket.connect(self._endpoint.address)
-        deadline = time.monotonic() + self._timeout
+        deadline = time.monotonic() + self.timeout
         while (left := deadline - time.monotonic()) > 0:
             if not self._monitor.poll(int(left * 1000) + 1):
                 break
@@ -195,7 +200,7 @@ class Client:
             )
         raise reach.unreachable(
             self._endpoint,
-            f"the port is open, but nothing answered in {self._timeout:g} s",
+            f"the port is open, but nothing answered in {self.timeout:g} s",
             "if the coordinator is stopped or overloaded, wait or raise --timeout",
         )
 

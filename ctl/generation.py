@@ -12,11 +12,12 @@ from ctl.errors import CommandError, ExitCode, Interrupted
 from ctl.output import Format, Sink
 from ctl.render import records
 from ctl.render.lists import statistics_text
+from ctl.resumable import Resumable
 from ctl.session import Session
 from daemon.messages import Chunk
 
 PATIENCE_SECONDS = 1.0
-UNCONFIRMED = "the cancel was not confirmed; the coordinator ends the request after 10 s of silence"
+UNCONFIRMED = "the cancel was not confirmed; the coordinator ends what nobody comes back for"
 
 
 @dataclass
@@ -42,20 +43,45 @@ class Collected:
         return {**merged, "logprobs": self.logprobs or None}
 
 
+@dataclass(frozen=True)
+class Resumed:
+    """A request that somebody began, and how many of its tokens are left out."""
+
+    sequence: str
+    tokens: int
+
+
 def generate(
     session: Session,
     client: Client,
-    arguments: Mapping[str, Any],
+    wanted: Mapping[str, Any] | Resumed,
     *,
     stream: bool = True,
     stats: bool = False,
 ) -> dict[str, Any]:
-    """Run it and print it; the final record. Ctrl-C, a reader who has gone and a full disk cancel
-    it on the coordinator before they go on their way.
+    """Run it and print it; the final record. `wanted` are the arguments of a new request, or says
+    which one to go on with. Ctrl-C, a reader who has gone and a full disk cancel it on the
+    coordinator before they go on their way; a coordinator that goes away is waited for.
     """
     sink = Sink()
+    resumable = Resumable(client, session.note)
     try:
-        collected = _follow(session, client, arguments, sink, stream=stream)
+        return _run(session, resumable, wanted, sink, stream=stream, stats=stats)
+    finally:
+        resumable.close()
+
+
+def _run(
+    session: Session,
+    client: Resumable,
+    wanted: Mapping[str, Any] | Resumed,
+    sink: Sink,
+    *,
+    stream: bool,
+    stats: bool,
+) -> dict[str, Any]:
+    try:
+        collected = _follow(session, client, wanted, sink, stream=stream)
         if session.output is Format.TABLE or session.output is Format.WIDE:
             sink.finish_line()
         sink.close()
@@ -89,13 +115,22 @@ def _last_line(session: Session, sink: Sink) -> None:
 
 
 def _follow(
-    session: Session, client: Client, arguments: Mapping[str, Any], sink: Sink, *, stream: bool
+    session: Session,
+    client: Resumable,
+    wanted: Mapping[str, Any] | Resumed,
+    sink: Sink,
+    *,
+    stream: bool,
 ) -> Collected:
     collected = Collected()
     lines = session.output is Format.JSONL
     live = stream and not session.output.machine
     waiting: str | None = None
-    for message in client.stream("generate", dict(arguments), sink):
+    if isinstance(wanted, Resumed):
+        messages = client.resume(wanted.sequence, wanted.tokens, sink)
+    else:
+        messages = client.generate(wanted, sink)
+    for message in messages:
         data = message.data
         if not isinstance(message, Chunk):
             collected.end = data

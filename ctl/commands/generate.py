@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,9 @@ from ctl.errors import CommandError, ExitCode
 from ctl.options import command
 from ctl.output import Format
 from ctl.session import Session
+
+if TYPE_CHECKING:
+    from ctl.generation import Resumed
 
 
 def register(app: typer.Typer) -> None:
@@ -82,6 +85,13 @@ def generate(
             help="The prompt as it is, or the chat template. [default: as the conversation, chat]",
         ),
     ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option("--resume", metavar="ID", help="Go on printing a request that was begun."),
+    ] = None,
+    received: Annotated[
+        int, typer.Option("--received", metavar="N", min=0, help="Tokens of it to leave out.")
+    ] = 0,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="The same as -o jsonl.")] = False,
     no_stream: Annotated[bool, typer.Option("--no-stream", help="Print all at the end.")] = False,
     stats: Annotated[bool, typer.Option("--stats", help="Counts and times, on stderr.")] = False,
@@ -97,6 +107,14 @@ def generate(
     if logprobs is not None and not session.output.machine:
         why = "plain text has no place for them"
         raise CommandError(ExitCode.USAGE, "--logprobs without JSON", why, "add --jsonl or --json")
+    if resume is not None:
+        if prompt is not None or file is not None:
+            why = "it has its prompt already"
+            raise CommandError(ExitCode.USAGE, "--resume with a prompt", why, "leave one out")
+        from ctl.generation import Resumed
+
+        _run(session, Resumed(resume, received), no_stream, stats)
+        return
     options = {
         "temperature": temperature,
         "top_p": top_p,
@@ -125,10 +143,14 @@ def generate(
     else:
         roles = (("system", system), ("user", text))
         arguments["messages"] = [{"role": role, "content": content} for role, content in roles]
+    _run(session, arguments, no_stream, stats)
+
+
+def _run(session: Session, wanted: dict[str, Any] | Resumed, no_stream: bool, stats: bool) -> None:
     from ctl.generation import generate as run
 
     with session.client() as client:
-        run(session, client, arguments, stream=not no_stream, stats=stats)
+        run(session, client, wanted, stream=not no_stream, stats=stats)
 
 
 def _bias(text: str) -> tuple[int, float]:

@@ -24,15 +24,16 @@ class FakeCoordinator:
     scripts only: they run in the thread that owns the socket.
     """
 
-    def __init__(self, scripts: Mapping[str, Answer]) -> None:
+    def __init__(self, scripts: Mapping[str, Answer], endpoint: str = "") -> None:
+        """At a port of its own, or where another one was."""
         self.scripts = {"alive": reply({}), "cancel": cancelled, **scripts}
         self.requests: list[Request] = []
         self._changed = threading.Condition()
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, 0)
-        port = self._socket.bind_to_random_port("tcp://127.0.0.1")
-        self.endpoint = f"tcp://127.0.0.1:{port}"
+        self._socket.bind(endpoint or "tcp://127.0.0.1:*")
+        self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
         self._stop = self._context.socket(zmq.PAIR)
         self._stop.bind("inproc://stop")
         self._thread = threading.Thread(target=self._run, daemon=True)

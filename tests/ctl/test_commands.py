@@ -277,6 +277,7 @@ def test_generate_sends_what_was_asked(ctl, coordinator):
     assert (done.returncode, done.stdout, done.stderr) == (0, "def f\n", "")
     arguments = fake.wait_for("generate").arguments
     sampling = arguments.pop("sampling")
+    assert len(bytes.fromhex(arguments.pop("sequence"))) == 16
     assert arguments == {
         "messages": [
             {"role": "system", "content": "be kind"},
