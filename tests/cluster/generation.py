@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any, Self
 
+from ctl.client import Client
 from ctl.errors import CommandError
-from daemon.messages import Reply
+from ctl.resumable import Resumable
+from daemon.messages import Chunk, Reply
 from daemon.sampling import SamplingParams
 from tests.cluster.harness import PATIENCE, Cluster
 
 
 def arguments(prompt: str, max_tokens: int | None, **options: Any) -> dict[str, Any]:
     """Those of `generate`; what is no option of the verb is one of sampling."""
-    own = {k: options.pop(k) for k in ("stop", "stop_at_eos", "kv_bits") if k in options}
+    names = ("stop", "stop_at_eos", "kv_bits", "conversation")
+    own = {k: options.pop(k) for k in names if k in options}
     return {
         "prompt": prompt,
         "raw": True,
@@ -26,8 +30,21 @@ def arguments(prompt: str, max_tokens: int | None, **options: Any) -> dict[str, 
     }
 
 
+class _Nobody:
+    """There is no output that could break."""
+
+    def descriptors(self) -> list[tuple[int, int]]:
+        return []
+
+    def check(self) -> None:
+        """It has not."""
+
+
 class Generation:
-    """Runs from construction on; `result` waits for its end."""
+    """Runs from construction on, as shardctl does it: over another connection when its own is lost.
+    `result` waits for its end. With `resume` it goes on with that sequence, from `received` tokens
+    on; one that is not `steady` ends with its connection.
+    """
 
     def __init__(
         self,
@@ -36,8 +53,13 @@ class Generation:
         max_tokens: int | None,
         *,
         wanted: dict[str, Any] | None = None,
+        resume: str = "",
+        received: int = 0,
+        steady: bool = True,
         **options: Any,
     ) -> None:
+        self.notes: list[str] = []
+        self._resume, self._received, self._steady = resume, received, steady
         self.start: dict[str, Any] = {}
         self.tokens: list[int] = []
         self.logprobs: list[Any] = []
@@ -57,14 +79,27 @@ class Generation:
     def _run(self, cluster: Cluster, wanted: dict[str, Any]) -> None:
         try:
             with cluster.client() as client:
-                for message in client.stream("generate", wanted):
-                    with self._changed:
-                        self._take(message.data, isinstance(message, Reply))
-                        self._changed.notify_all()
+                resumable = Resumable(client, self.notes.append)
+                try:
+                    for message in self._messages(client, resumable, wanted):
+                        with self._changed:
+                            self._take(message.data, isinstance(message, Reply))
+                            self._changed.notify_all()
+                finally:
+                    resumable.close()
         except CommandError as error:
             self.error = error
         with self._changed:
             self._changed.notify_all()
+
+    def _messages(
+        self, client: Client, resumable: Resumable, wanted: dict[str, Any]
+    ) -> Iterator[Chunk | Reply]:
+        if not self._steady:
+            return client.stream("generate", wanted)
+        if self._resume:
+            return resumable.resume(self._resume, self._received, _Nobody())
+        return resumable.generate(wanted, _Nobody())
 
     def _take(self, data: dict[str, Any], last: bool) -> None:
         self.text += data.get("text") or ""

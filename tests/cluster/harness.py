@@ -22,6 +22,7 @@ from ctl.errors import CommandError
 
 PATIENCE = 45.0  # seconds: the machine may be busy with other things
 POLL = 0.05
+RESUME_SECONDS = 8.0  # that a request waits for its client
 INJECTED = Path(__file__).parent / "injected"
 T = TypeVar("T")
 
@@ -116,7 +117,7 @@ class Cluster:
             },
             "coordinator": coordinator,
             "models": {k: str(v) for k, v in self.models.items()},
-            "timeouts": {"drain_s": 60},
+            "timeouts": {"drain_s": 60, "resume_s": RESUME_SECONDS},
             "log": {"level": "info", "format": "text"},
         }
         for section, values in self._changes.get(name, {}).items():

@@ -60,6 +60,7 @@ def test_by_a_client_that_is_killed(cluster: Cluster, reference: Reference) -> N
         assert process.stdout.read(8)
         process.kill()
         process.wait()
+        assert cluster.ask("ps")["sequences"], "it may be resumed for a while"
         check_usable(cluster, reference)
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-
 import psutil
 import pytest
 
@@ -72,23 +69,6 @@ def test_while_it_loads(cluster: Cluster, reference: Reference) -> None:
     (cluster.marks / "hold-load").unlink()
     reference.check(CLASS, running.result().tokens)
     assert len(running.tokens) == TOKENS
-
-
-def test_the_coordinator(cluster: Cluster, reference: Reference) -> None:
-    stages = cluster.stage_pids()
-    running = Generation(cluster, CODE, 2000).wait_tokens(10)
-    os.kill(cluster.coordinator_pid(), signal.SIGKILL)
-    error = running.join().error
-    assert error is not None
-    assert error.code == 4
-    assert "was lost" in error.what
-    cluster.forget_client()
-    cluster.wait_ready()
-    assert cluster.stage_pids() == stages
-    cluster.wait_empty()
-    again = Generation(cluster, CODE, 40).result()
-    reference.check(CODE, again.tokens)
-    assert again.reply["reissues"] == 0
 
 
 def test_a_shardd_takes_its_children_along(cluster: Cluster, reference: Reference) -> None:
