@@ -18,7 +18,7 @@ from daemon.coordinator.journalled import End, Journalled, packed, sequence_id, 
 
 BEGIN, TOKENS, ENDED, SAVED, FORGOTTEN = range(5)  # kinds of records
 LEAST_BYTES = 1 << 20  # a smaller file is not written anew
-MOST_BYTES = 64 << 20  # of what is to be kept: a request that comes then is not journalled
+MOST_BYTES = 16 << 20  # of what is to be kept: a request that comes then is not journalled
 RETRY_SECONDS = 10.0
 MOST_TRIES = 5  # coordinators that ended before a request came to another token: it ends them
 

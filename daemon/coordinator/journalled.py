@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import struct
+import sys
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -154,17 +155,21 @@ def _turn(
 
 def packed(tokens: Sequence[int]) -> bytes:
     """int32, little-endian."""
-    return struct.pack(f"<{len(tokens)}i", *tokens)
+    numbers = array("i", tokens)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers.tobytes()
 
 
 def unpacked(data: Any) -> tuple[int, ...]:
     """Raises ValueError or TypeError for what are no tokens."""
-    if len(_a(bytes, data)) % 4:
-        raise ValueError("its tokens are cut short")
-    tokens = struct.unpack(f"<{len(data) // 4}i", data)
-    if tokens and min(tokens) < 0:
+    numbers = array("i")
+    numbers.frombytes(_a(bytes, data))  # ValueError when it is cut short
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    if numbers and min(numbers) < 0:
         raise ValueError("a token is negative")
-    return tokens
+    return tuple(numbers)
 
 
 def sequence_id(value: Any) -> bytes:
