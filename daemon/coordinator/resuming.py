@@ -16,6 +16,7 @@ from daemon.coordinator.journalled import Journalled
 from daemon.coordinator.loading import explained
 from daemon.coordinator.models import ServedModel
 from daemon.coordinator.stream import Stream
+from daemon.coordinator.streams import taken_over
 from daemon.scheduler import request as rq
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class Resuming:
             raise BadArguments(f"{wanted} is the beginning of {len(found)} sequences")
         (sequence,) = found
         if sequence in self.left:
+            if sequence in self._claims:
+                taken_over(self._claims[sequence][0])
             self._claims[sequence] = answer, tokens
             answer.chunk({"waiting": NOT_YET})
         else:
@@ -88,11 +91,12 @@ class Resuming:
         if not mine:
             then([])
             return
-        self._of.desk.submit(
-            partial(_streams, mine, model),
-            then,
-            lambda error: self._give_up(explained("what was running cannot go on", error)),
-        )
+
+        def failed(error: BaseException) -> None:
+            self._give_up(explained("what was running cannot go on", error))
+            then([])
+
+        self._of.desk.submit(partial(_streams, mine, model), then, failed)
 
     def go_on(self, ready: list[Stream]) -> None:
         """The model is served. What was left with another is dropped."""

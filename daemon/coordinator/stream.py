@@ -39,13 +39,13 @@ class Stream:
 
     @classmethod
     def of(cls, record: Journalled, model: ServedModel, began: float, now: float) -> Stream:
-        """As the record has it: the text of its tokens is made again. What these raise who have no
-        text, `take` says.
-        """
+        """As the record has it: the text of its tokens is made again. Raises as `take` does."""
         detokenizer = model.tokenizer.detokenizer(continues=record.continues)
         stream = cls(record, detokenizer, StopMatcher(record.stop), began, now)
         if record.ttft is not None:
             stream.first_at = began + record.ttft
+        if record.turn:
+            record.turn.reply, record.turn.shown = [], ""
         stream._show(record.tokens)
         return stream
 

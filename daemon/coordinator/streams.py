@@ -96,9 +96,8 @@ class Streams:
     def attach(self, sequence: bytes, answer: Answer, tokens: int) -> None:
         """A client that has so many tokens of it takes the place of the one before."""
         stream = self._streams[sequence]
-        if before := stream.answer:
-            what, why = "another client has this request now", "it asked to resume it"
-            before.fail(EXIT_FAILED, what, why, "see what that one prints")
+        if stream.answer:
+            taken_over(stream.answer)
         stream.answer, stream.told, stream.heard_at = answer, tokens, time.monotonic()
         self._greet(stream)
         if news := stream.news():
@@ -254,3 +253,9 @@ class Streams:
             if stream.answer:
                 what, why = "the coordinator has stopped", "it was asked to"
                 stream.answer.fail(EXIT_FAILED, what, why, "start it, then ask again")
+
+
+def taken_over(answer: Answer) -> None:
+    """Say so to the client that had the request before."""
+    what, why = "another client has this request now", "it asked to resume it"
+    answer.fail(EXIT_FAILED, what, why, "see what that one prints")

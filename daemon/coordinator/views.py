@@ -174,6 +174,7 @@ def _link_state(cluster: Cluster, sender: str) -> str:
 def sequence_view(sequence: Sequence, now: float) -> dict[str, Any]:
     """One row of `ps`."""
     decoding = now - sequence.first_token if sequence.first_token is not None else 0.0
+    here = sequence.generated - sequence.given
     return {
         "sequence": sequence.id.hex(),
         "state": sequence.status.value,
@@ -184,7 +185,7 @@ def sequence_view(sequence: Sequence, now: float) -> dict[str, Any]:
         "reissues": sequence.reissues,
         "age": now - sequence.submitted,
         **sequence.request.fidelity.to_wire(),
-        "tokens_per_second": sequence.generated / decoding if decoding > 0 else None,
+        "tokens_per_second": here / decoding if decoding > 0 else None,
     }
 
 

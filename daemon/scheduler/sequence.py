@@ -60,6 +60,7 @@ class Sequence:
     reserved   tokens that it has a place for in the stages' memory
     leader     while it waits: whose prompt is computed, to be forked from it
     listed     whether the index has been told of its prompt; `pinned`: it stays there
+    given      tokens of the answer that were known when it came here
     inherited  the most that every stage may hold of it from under a coordinator before this one,
                as far as they have said; None for one that began here, and once it was admitted
     """
@@ -111,7 +112,7 @@ class Sequence:
         self.alone = False
         self.reissues = 0
         self.constants_due = True
-        self.generated = len(given or ())
+        self.generated = self.given = len(given or ())
         self.inherited = None if given is None else len(self.history)
         self.submitted = now
         self.admitted: float | None = None

@@ -42,7 +42,7 @@ class Desk:
             work, then, failed = self._jobs.pop(0)
             try:
                 result = work()
-            except (Refusal, OSError) as error:
+            except (Refusal, OSError, LookupError, OverflowError, ValueError) as error:
                 failed(error)  # type: ignore[call-arg]
             else:
                 then(result)  # type: ignore[call-arg]

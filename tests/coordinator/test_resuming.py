@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from daemon import messages as msg
+from daemon.coordinator import resuming
 from daemon.coordinator.answer import Answer
 from daemon.coordinator.tokenizer import Tokenizer
 from daemon.scheduler.request import FinishReason
@@ -37,9 +38,8 @@ def start(tmp_path: Path, chatml: Tokenizer) -> Start:
 
 def go_on(of: StandIn) -> None:
     """The model is served."""
-    resuming = of.clients.resuming
     assert of.model is not None
-    resuming.make_ready(of.model, resuming.go_on)
+    of.clients.resuming.make_ready(of.model, of.clients.resuming.go_on)
     of.desk.run()
 
 
@@ -225,6 +225,47 @@ def test_another_client_takes_the_place_of_the_one_before(start: Start, chatml: 
     of.deliver(spelt(chatml, "a"))
     assert not of.heard
     assert heard[-1] == msg.Chunk(9, {"text": "a", "tokens": spelt(chatml, "a"), "logprobs": None})
+
+
+def test_a_second_one_takes_the_place_while_both_wait_for_the_model(
+    start: Start, chatml: Tokenizer
+) -> None:
+    ask(start())
+    after = start()
+    after.request("resume", sequence=ID)
+    after.request("resume", sequence=ID)
+    assert isinstance(after.heard[0], msg.Failure)
+    go_on(after)
+    assert chunks(after)[-1]["sequence"] == ID
+
+
+def test_text_that_cannot_be_made_again_is_no_reason_to_serve_nothing(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_text(*of: object) -> None:
+        raise LookupError("a token without text")
+
+    ask(start())
+    after = start()
+    after.request("resume", sequence=ID)
+    monkeypatch.setattr(resuming, "_streams", without_text)
+    go_on(after)
+    assert "cannot go on" in after.last()
+    assert not after.clients.resuming.left
+
+
+def test_a_model_that_is_made_ready_twice_changes_nothing(start: Start, chatml: Tokenizer) -> None:
+    before = start()
+    ask(before, conversation="talk", raw=False)
+    before.deliver(spelt(chatml, "a"))
+    after = start()
+    assert after.model is not None
+    after.clients.resuming.make_ready(after.model, lambda ready: None)
+    after.desk.run()
+    go_on(after)
+    after.end()
+    assert after.turn("talk", prompt="two") is None
+    assert "assistant\na<|im_end|>" in chatml.text(after.prompt())
 
 
 def test_nobody_comes_back(start: Start) -> None:
