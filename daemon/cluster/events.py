@@ -66,6 +66,15 @@ class ModelUnwanted:
 
 
 @dataclass(frozen=True, slots=True)
+class NodesDrained:
+    """No layers are to be placed on these nodes, whether they are there or not; those that they
+    have are left to them.
+    """
+
+    nodes: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class FrameOverdue:
     """The scheduler has waited too long for this microbatch."""
 
@@ -124,6 +133,7 @@ Event = (
     FromMember
     | ModelWanted
     | ModelUnwanted
+    | NodesDrained
     | FrameOverdue
     | RebalanceWanted
     | RebalanceUnwanted

@@ -24,6 +24,7 @@ from daemon.cluster.events import (
     ModelSpec,
     ModelUnwanted,
     ModelWanted,
+    NodesDrained,
     Note,
     RebalanceEnded,
     RebalanceUnwanted,
@@ -113,6 +114,9 @@ class Cluster:
                 return self._model_wanted(event, now)
             case ModelUnwanted():
                 return self._model_unwanted(now)
+            case NodesDrained():
+                self.roster.drain(event.nodes)
+                return []
             case FrameOverdue():
                 return self._frame_overdue(event, now)
             case msg.LinkFailed():

@@ -24,7 +24,8 @@ class Member:
     """`*_at` are times of the coordinator's clock. `loaded`, `beat` and `assigned` are what the
     stage reported; `asked` is the last Load sent to it, None after an Unload. `given_up`: its
     shardd does not start its stage any more. In a rebalance, `prepared` and `giving` are its last
-    words, and `former` is what it still has of the layout before.
+    words, and `former` is what it still has of the layout before. `drained`: an operator wants it
+    to have no layers.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Member:
     settled_at: float = float("-inf")
     restarts: int = 0
     draining: bool = False
+    drained: bool = False
     suspect: bool = False
     trouble: str | None = None
     given_up: bool = False
@@ -102,6 +104,8 @@ class Member:
             return "down" if self.trouble else "joining"
         if self.suspect:
             return "suspect"
+        if self.drained and self.holding is None:
+            return "drained"
         if self.loading:
             return "loading"
         return "ready" if self.loaded else "idle"

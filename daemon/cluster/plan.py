@@ -29,7 +29,7 @@ def plan(
     if split:
         ranges_of(split, layers)
     if not nodes:
-        present = [m for m in known.values() if m.stage and not m.draining]
+        present = [m for m in known.values() if m.stage and not (m.draining or m.drained)]
         here = sorted((m.name for m in present), key=lambda name: (name != local_node, name))
         if split and len(here) < len(split):
             raise NotYet(f"{len(split)} stages wanted, {len(here)} nodes have joined")

@@ -46,6 +46,7 @@ class Roster:
     def __init__(self, rules: Rules) -> None:
         self.members: dict[str, Member] = {}
         self.joined_at = 0.0
+        self._drained: frozenset[str] = frozenset()
         self._rules = rules
         self._executions = Executions(rules.ask_again_after, rules.join_within)
 
@@ -73,10 +74,21 @@ class Roster:
             return member
         return None
 
+    def drain(self, nodes: frozenset[str]) -> None:
+        """These are to have no layers, whether they are there or not; all others may."""
+        self._drained = nodes
+        for member in self.members.values():
+            member.drained = member.name in nodes
+
+    def _member(self, name: str) -> Member:
+        """As it is known, or new."""
+        fresh = Member(name, drained=name in self._drained)
+        return self.members.setdefault(name, fresh)
+
     # --- nodes ---
 
     def _node_joined(self, hello: msg.NodeHello, now: float) -> list[Fact]:
-        member = self.members.setdefault(hello.node, Member(hello.node))
+        member = self._member(hello.node)
         fresh = member.node is None or member.node.incarnation != hello.incarnation
         member.node, member.node_at, member.draining = hello, now, False
         if not fresh:
@@ -127,7 +139,7 @@ class Roster:
     # --- stages ---
 
     def _stage_joined(self, hello: msg.StageHello, now: float) -> list[Fact]:
-        member = self.members.setdefault(hello.node, Member(hello.node))
+        member = self._member(hello.node)
         known = member.stage
         if known and known.incarnation == hello.incarnation:
             member.beat_at = now

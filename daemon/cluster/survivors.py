@@ -96,7 +96,9 @@ def _refuses(member: Member) -> bool:
 
 
 def _is_there(member: Member | None) -> bool:
-    return bool(member and member.node and not (member.draining or member.given_up))
+    if member is None or member.node is None:
+        return False
+    return not (member.draining or member.drained or member.given_up)
 
 
 def _hosts(
