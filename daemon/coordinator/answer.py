@@ -30,6 +30,10 @@ class Answer:
     def chunk(self, data: dict[str, Any]) -> bool:
         return self.say(self.client, msg.Chunk(self.request, data))
 
+    def measuring(self, nodes: list[str]) -> bool:
+        """These measure themselves first, which takes seconds."""
+        return self.chunk({"measuring": nodes})
+
     def reply(self, data: dict[str, Any]) -> bool:
         return self.say(self.client, msg.Reply(self.request, data))
 

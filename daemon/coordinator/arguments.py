@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from daemon.cluster.placement.problem import Objective
+from daemon.cluster.placement.wishes import Wishes
 from daemon.coordinator.conversation import NAME
 from daemon.kv_bits import check_kv_bits
+from daemon.layers import LayerRange
 from daemon.sampling import SamplingParams
 
 MAX_STOPS = 16
@@ -102,6 +105,33 @@ def _sequence(arguments: Mapping[str, Any]) -> bytes | None:
     if text is not None and not re.fullmatch(r"[0-9a-f]{32}", text):
         raise BadArguments(f"sequence is {text!r:.80}, not 32 hexadecimal digits")
     return None if text is None else bytes.fromhex(text)
+
+
+def placement_wishes(arguments: Mapping[str, Any]) -> Wishes:
+    """The arguments that say how layers are to be placed."""
+    try:
+        objective = Objective(typed(arguments, "objective", str, Objective.BALANCED.value))
+        pins = {
+            str(node): LayerRange(start, end)
+            for node, (start, end) in typed(arguments, "pins", dict, {}).items()
+        }
+    except (TypeError, ValueError) as error:
+        raise BadArguments(str(error)) from error
+    split, memory = typed(arguments, "split", list, []), typed(arguments, "memory", dict, {})
+    exclude = typed(arguments, "exclude", list, [])
+    if not all(type(n) is int for n in (*split, *memory.values())):
+        raise BadArguments("layers and bytes are whole numbers")
+    if not all(isinstance(name, str) for name in exclude):
+        raise BadArguments("exclude is a list of nodes")
+    return Wishes(objective, tuple(split), pins, memory, frozenset(exclude))
+
+
+def typed_context(arguments: Mapping[str, Any]) -> int | None:
+    """The argument `context`: tokens of KV to have room for."""
+    context: int | None = typed(arguments, "context", int, None)
+    if context is not None and context < 1:
+        raise BadArguments(f"context is {context}, must be 1 or more")
+    return context
 
 
 def typed(arguments: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:
