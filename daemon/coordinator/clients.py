@@ -12,12 +12,15 @@ from daemon.coordinator import views
 from daemon.coordinator.answer import EXIT_FAILED, EXIT_REFUSED, EXIT_USAGE, Answer, Refusal
 from daemon.coordinator.arguments import BadArguments, typed
 from daemon.coordinator.conversations import Conversations
+from daemon.coordinator.draining import Draining
 from daemon.coordinator.intake import Intake
 from daemon.coordinator.keeping import Keeping
 from daemon.coordinator.kv_verbs import KvVerbs
+from daemon.coordinator.layout_verbs import LayoutVerbs
 from daemon.coordinator.loading import Loading
 from daemon.coordinator.planning import Planning
 from daemon.coordinator.queries import Queries
+from daemon.coordinator.rebalancing import Rebalancing
 from daemon.coordinator.resuming import Resuming
 from daemon.coordinator.streams import Streams
 from daemon.version import VERSION
@@ -42,11 +45,15 @@ class Clients:
         self.queries = Queries()
         self.planning = Planning(coordinator)
         self.resuming = Resuming(coordinator)
-        saved = KvVerbs(coordinator)
+        self.rebalancing = Rebalancing(coordinator)
+        self.draining = Draining(coordinator)
+        saved, layouts = KvVerbs(coordinator), LayoutVerbs(coordinator)
         self._followers: dict[tuple[bytes, int], Answer] = {}
         self._verbs: dict[str, Callable[[Answer, dict[str, Any]], None]] = {
             "status": self._status,
             "nodes": self._nodes,
+            "nodes.drain": self.draining.drain,
+            "nodes.undrain": self.draining.undrain,
             "pipeline": self._pipeline,
             "kv": self._kv,
             "kv.pin": self.keeping.pin,
@@ -54,6 +61,8 @@ class Clients:
             "kv.save": saved.save,
             "kv.load": saved.load,
             "plan": self.planning.plan,
+            "rebalance": layouts.rebalance,
+            "rebalance.abort": layouts.abort,
             "model.list": self.loading.listing,
             "model.load": self.loading.load,
             "model.unload": self.loading.unload,
@@ -106,6 +115,8 @@ class Clients:
         self.queries.tick(now)
         self.loading.tick()
         self.planning.tick(now)
+        self.rebalancing.tick(now)
+        self.draining.tick()
 
     # --- what there is ---
 
@@ -120,7 +131,7 @@ class Clients:
             "term": cluster.term,
             "epoch": cluster.epoch,
             "uptime": now - of.began,
-            "state": "draining" if of.closing else cluster.state,
+            "state": of.state,
             "reason": cluster.why_down or None,
             "model": views.model_view(of.model),
             "active": scheduler["running"],
@@ -129,6 +140,7 @@ class Clients:
             "tokens_per_second": self.streams.rate(now),
             "reissues": sum(scheduler["reissues"].values()),
             "nodes": nodes,
+            "rebalance": self.rebalancing.status(now),
             "drafts": of.drafting.view(),
             "hops": views.hops_view(cluster, of.scheduler.stats, of.scheduler.hops, now),
             "warnings": views.warnings(nodes),

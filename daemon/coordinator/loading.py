@@ -4,12 +4,15 @@ coordinator starts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from daemon import logs
 from daemon import messages as msg
+from daemon.cluster.events import Slot
+from daemon.cluster.placement.problem import Objective
 from daemon.cluster.split import SplitError, ranges_of
 from daemon.coordinator import views
 from daemon.coordinator.answer import EXIT_FAILED, EXIT_USAGE, Answer, Refusal
@@ -45,12 +48,11 @@ def explained(what: str, error: BaseException) -> Refusal:
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """One model on its way in. `answer` is None when nobody waits for it; `preparing` while its
-    folder is read.
+    """One model on its way in: `wanted` is remembered when it is there. `answer` is None when
+    nobody waits for it; `preparing` while its folder is read.
     """
 
-    reference: str
-    split: tuple[int, ...]
+    wanted: Remembered
     answer: Answer | None
     preparing: bool = True
 
@@ -60,10 +62,21 @@ class Loading:
         self._of = coordinator
         self._job: Job | None = None
         self._memory = Memory(coordinator.config.node.state_dir / "model.json")
+        self._served: Remembered | None = None
 
     @property
     def preparing(self) -> bool:
         return self._job is not None and self._job.preparing
+
+    @property
+    def objective(self) -> Objective:
+        """What the present layout was chosen for."""
+        return self._served.objective if self._served else Objective.BALANCED
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether an operator has said what the present layout is to be."""
+        return self._served is not None and self._served.by_hand
 
     def listing(self, answer: Answer, arguments: dict[str, Any]) -> None:
         loaded = self._of.model.spec.name if self._of.model else None
@@ -83,15 +96,19 @@ class Loading:
         if self._job and self._job.answer:
             what, why = "another model is being loaded", "one at a time"
             raise Refusal(EXIT_FAILED, what, why, "wait for it, or unload it")
-        self._prepare(Job(reference, tuple(split), answer))
+        self._prepare(Job(self._wanted(reference, split), answer))
 
     def load_at_start(self) -> None:
         """What was served before a restart, or what the configuration names."""
         coordinator = self._of.config.coordinator
         if before := self._memory.recall(self._configured()):
-            self._prepare(Job(before.reference, before.split, None))
+            self._prepare(Job(before, None))
         elif coordinator.model:
-            self._prepare(Job(coordinator.model, tuple(coordinator.split or ()), None))
+            self._prepare(Job(self._wanted(coordinator.model, coordinator.split or ()), None))
+
+    def _wanted(self, reference: str, split: Sequence[int]) -> Remembered:
+        by_hand = len(split) > 0
+        return Remembered(reference, tuple(split), self._configured(), by_hand=by_hand)
 
     def _configured(self) -> str:
         """What the configuration wishes; with another wish what was served does not count."""
@@ -100,10 +117,11 @@ class Loading:
 
     def _prepare(self, job: Job) -> None:
         self._job = job
+        reference = job.wanted.reference
         self._of.desk.submit(
-            partial(self._of.catalogue.prepare, job.reference),
+            partial(self._of.catalogue.prepare, reference),
             partial(self._prepared, job),
-            lambda error: self._fail(job, explained(f"cannot load {job.reference}", error)),
+            lambda error: self._fail(job, explained(f"cannot load {reference}", error)),
         )
 
     def _prepared(self, job: Job, model: ServedModel) -> None:
@@ -116,25 +134,27 @@ class Loading:
         """Nothing that runs is touched before it is known that this one can be loaded."""
         if job is not self._job:
             return  # it was unloaded, or another took its place, meanwhile
+        reference, split, nodes = job.wanted.reference, job.wanted.split, job.wanted.nodes
         try:
-            if job.split:
-                ranges_of(job.split, model.info.layers)
+            if split:
+                ranges_of(split, model.info.layers)
             if job.answer:
-                self._check_nodes(len(job.split))
-            self._of.want(model, job.split, at_once=job.answer is not None)
+                self._check_nodes(len(split))
+            nodes = nodes or self._of.nodes_of(split)
+            self._of.want(model, nodes, split, at_once=job.answer is not None)
             self._of.clients.resuming.go_on(left)
         except SplitError as error:
             todo = f"give one number of layers per node that add up to {model.info.layers}"
-            self._fail(job, Refusal(EXIT_USAGE, f"cannot split {job.reference}", str(error), todo))
+            self._fail(job, Refusal(EXIT_USAGE, f"cannot split {reference}", str(error), todo))
         except AddressError as error:
-            what = f"cannot load {job.reference}: results cannot be taken at {error.address}"
+            what = f"cannot load {reference}: results cannot be taken at {error.address}"
             self._fail(job, Refusal(EXIT_FAILED, what, error.why, error.hint))
         job.preparing = False
 
     def _check_nodes(self, wanted: int) -> None:
         """Somebody waits for it: not for nodes that are not there, while nothing is served."""
         members = self._of.cluster.members.values()
-        there = sum(1 for m in members if m.node is not None and not m.draining)
+        there = sum(1 for m in members if m.node and not (m.draining or m.drained))
         if wanted > there:
             raise SplitError(f"{wanted} stages, but {there} nodes have joined")
 
@@ -154,13 +174,26 @@ class Loading:
         cluster = self._of.cluster
         split = tuple(len(slot.layers) for slot in cluster.slots)
         if job:
-            self._memory.keep(Remembered(job.reference, split, self._configured()))
+            self._remember(replace(job.wanted, split=split))
         if job and job.answer:
             name = cluster.model.name if cluster.model else None
             job.answer.reply({"model": name, "epoch": cluster.epoch, "layers": list(split)})
 
+    def moved(self, slots: Sequence[Slot], objective: Objective, by_hand: bool) -> None:
+        """The layers are elsewhere, and are to be there after a restart too."""
+        if self._served:
+            nodes = tuple(slot.node for slot in slots)
+            split = tuple(len(slot.layers) for slot in slots)
+            served = replace(self._served, nodes=nodes, split=split)
+            self._remember(replace(served, objective=objective, by_hand=by_hand))
+
+    def _remember(self, remembered: Remembered) -> None:
+        self._served = remembered
+        self._memory.keep(remembered)
+
     def unload(self, answer: Answer, arguments: dict[str, Any]) -> None:
         name = self._of.model.spec.name if self._of.model else None
+        self._served = None
         self._memory.forget()
         self._of.unwant()
         if self._job:

@@ -33,10 +33,10 @@ PROFILE_SECONDS = 60.0  # that a node has to measure itself
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What somebody wants to place, and what is to be done with what is known: `then` has also,
-    by node, why it could not be measured. `order` are nodes that go first, `context` None: the most
-    tokens. `served`: nodes that serve are as fast as they have shown lately, not as they were when
-    they loaded.
+    """What somebody wants to place, and what is to be done with what is known: `then` is told also,
+    by node, why it could not be measured. `order` are nodes that go first, and with `only` there
+    are no others; `context` None: the most tokens. `served`: nodes that serve are as fast as they
+    have shown lately, not as they were when they loaded.
     """
 
     model: ServedModel
@@ -45,6 +45,7 @@ class Survey:
     failed: Callable[[Refusal], object]
     measuring: Callable[[list[str]], object]
     order: tuple[str, ...] = ()
+    only: bool = False
     context: int | None = None
     served: bool = False
 
@@ -82,9 +83,8 @@ class Planning:
         def ask(model: ServedModel) -> None:
             then = partial(self._propose, answer, wishes)
             order = self._of.nodes_of(wishes.split)
-            self.survey(
-                Survey(model, wishes, then, answer.refuse, answer.measuring, order, context)
-            )
+            tell = answer.refuse, answer.measuring
+            self.survey(Survey(model, wishes, then, *tell, order=order, context=context))
 
         if model and reference in (None, model.spec.name):
             ask(model)
@@ -109,7 +109,9 @@ class Planning:
             found, why = solved
             answer.reply(self.view(found) | {"left_out": left_out_view(why | missing)})
 
-        self._of.desk.submit(work, reply, lambda error: answer.refuse(unplaceable(error, missing)))
+        self._of.desk.submit(
+            work, reply, lambda error: answer.refuse(unplaceable(error, missing, "plan"))
+        )
 
     def view(self, found: Proposal) -> dict[str, Any]:
         """In the shape of docs/protocol.md, but for who is left out."""
@@ -172,6 +174,7 @@ class Planning:
         local = self._of.cluster.rules.local_node
         members = self._of.cluster.members.values()
         there = [m for m in members if m.stage and not (m.draining or m.drained)]
+        there = [m for m in there if m.name in order or not asked.only]
         return sorted(there, key=lambda m: (order.get(m.name, len(order)), m.name != local, m.name))
 
     def _profile(self, model: ServedModel, member: Member) -> Profile | None:
@@ -257,12 +260,13 @@ def left_out_view(why: Mapping[str, str]) -> list[dict[str, str]]:
     return [{"node": name, "why": why[name]} for name in sorted(why)]
 
 
-def unplaceable(error: BaseException, missing: Mapping[str, str]) -> Refusal:
+def unplaceable(error: BaseException, missing: Mapping[str, str], command: str) -> Refusal:
     """Why there is no layout under these wishes."""
     if isinstance(error, PlacementError | SplitError):
         why = "; ".join([str(error), *(f"{name}: {text}" for name, text in missing.items())])
-        return Refusal(EXIT_USAGE, "there is no such placement", why, "see `shardctl plan --help`")
-    return explained("cannot plan", error)
+        todo = f"see `shardctl {command} --help`"
+        return Refusal(EXIT_USAGE, "there is no such placement", why, todo)
+    return explained(f"cannot {command}", error)
 
 
 def _machine(member: Member) -> str:

@@ -94,7 +94,7 @@ class Coordinator:
         self._poller.register(self._router, zmq.POLLIN)
         self._poller.register(self.desk.wake, zmq.POLLIN)
         self._next_tick = 0.0
-        self._stopping = False
+        self.stopping = False
         self._stop_at = float("inf")
 
     @property
@@ -104,8 +104,18 @@ class Coordinator:
 
     @property
     def closing(self) -> bool:
-        """Whether no new request is taken: this process, or a stage, is about to leave."""
-        return self._stopping or self.cluster.state == "draining"
+        """Whether no new request is taken: this process is about to end, or a stage that nobody
+        takes the place of.
+        """
+        return self.stopping or self.clients.draining.staying
+
+    @property
+    def state(self) -> str:
+        """One of the words of docs/protocol.md."""
+        if self.closing:
+            return "draining"
+        leaving = self.cluster.state == "draining"  # and its layers move to others
+        return "ready" if leaving else self.cluster.state
 
     @property
     def idle(self) -> bool:
@@ -114,16 +124,17 @@ class Coordinator:
 
     def stop(self) -> None:
         """From a signal handler: take no new request, end when the running ones have."""
-        self._stopping = True
+        self.stopping = True
         # Its shardd waits so long and then kills: the clients are to hear of it before.
         self._stop_at = time.monotonic() + max(0.5, self.config.timeouts.drain_s - 2.0)
 
     def run(self) -> None:
         self.clients.resuming.take_over(self.journal.open())
+        self.clients.draining.begin()
         self.clients.loading.load_at_start()
         self.clients.conversations.scan()
         try:
-            while not (self._stopping and (self.idle or time.monotonic() > self._stop_at)):
+            while not (self.stopping and (self.idle or time.monotonic() > self._stop_at)):
                 self._turn()
                 if os.getppid() != self._parent:
                     log.warning("shardd is gone: ending")
@@ -157,14 +168,13 @@ class Coordinator:
             self.clients.tick(now)
             self.journal.tick(now)
             self._ring.look()
-            self._drained()
         wake = self.scheduler.next_wake()
         if wake is not None and now >= wake:
             self.perform(self.scheduler.tick(now))
 
     def _close(self) -> None:
         """When it was not asked to end, what runs is left to the coordinator that follows."""
-        if self._stopping:
+        if self.stopping:
             self.clients.streams.close()
         self.desk.close()
         self.clients.conversations.close()
@@ -192,6 +202,7 @@ class Coordinator:
     def happened(self, event: cl.Event) -> None:
         """Tell the cluster, and do what it asks for."""
         self.do(self.cluster.step(event, time.monotonic()))
+        self.clients.rebalancing.look()
 
     def do(self, actions: Iterable[cl.Action]) -> None:
         for action in actions:
@@ -211,6 +222,8 @@ class Coordinator:
                     self.perform(self.scheduler.configure(None, time.monotonic()))
                     self.saved_kv.pipeline_down()
                     self.clients.streams.waiting(action.why)
+                case cl.RebalanceEnded():
+                    self.clients.rebalancing.ended(action)
                 case cl.LinkLost():
                     now = time.monotonic()
                     self.perform(self.scheduler.link_failed(now, action.microbatch))
@@ -242,7 +255,9 @@ class Coordinator:
         """The same of a model that may be loaded."""
         return (model.info.context_length if model else 0) or DEFAULT_CONTEXT
 
-    def want(self, model: ServedModel, split: tuple[int, ...], at_once: bool) -> None:
+    def want(
+        self, model: ServedModel, nodes: tuple[str, ...], split: tuple[int, ...], at_once: bool
+    ) -> None:
         """Load this model; what runs is cancelled. AddressError when results cannot be taken."""
         if self._ring.pollable is not None:
             self._poller.unregister(self._ring.pollable)
@@ -252,12 +267,12 @@ class Coordinator:
         if self.model is None or self.model.spec.digest != model.spec.digest:
             self.scheduler.residency.forget()
         self.model = model
-        nodes = self.nodes_of(split)
         self.happened(cl.ModelWanted(model.spec, results, nodes, split, at_once))
 
     def nodes_of(self, split: tuple[int, ...]) -> tuple[str, ...]:
         """Who holds it, in order, as configured; none: this node, then the others by name."""
-        nodes = self.config.coordinator.nodes
+        drained = self.clients.draining.nodes
+        nodes = tuple(n for n in self.config.coordinator.nodes if n not in drained)
         if split and len(split) != len(nodes):
             nodes = nodes[: len(split)] if len(split) < len(nodes) else ()
         return nodes
@@ -275,13 +290,6 @@ class Coordinator:
             self.scheduler.residency.forget()
             self.model = None
         self.clients.loading.ended(failure)
-
-    def _drained(self) -> None:
-        """Let draining nodes go when nothing runs on them any more."""
-        for member in self.cluster.members.values():
-            needed = self.cluster.slot_of(member.name) is not None and not self.idle
-            if member.draining and member.node and not needed:
-                self.to_node(member.name, msg.Drained(member.name))
 
     # --- scheduler ---
 

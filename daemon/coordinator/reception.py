@@ -83,7 +83,10 @@ class Reception:
                 of.clients.planning.loaded(message)
             case msg.Profiled():
                 of.clients.planning.profiled(message)
-            case msg.LoadFailed() | msg.Assigned() | msg.Goodbye() | msg.LinkFailed():
+            case msg.Goodbye():
+                of.happened(message)
+                of.clients.draining.leaving(message.node)
+            case msg.LoadFailed() | msg.Assigned() | msg.LinkFailed():
                 of.happened(message)
             case msg.Prepared() | msg.Giving():
                 of.happened(message)

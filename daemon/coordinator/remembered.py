@@ -9,17 +9,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from daemon import logs
+from daemon.cluster.placement.problem import Objective
 
 log = logs.get("models")
 
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """`configured` is what the configuration wished at that time."""
+    """`configured` is what the configuration wished at that time. `nodes` have the layers, in this
+    order; none: those that are there. `objective`: what the layout was chosen for; `by_hand`: an
+    operator has said which it is to be.
+    """
 
     reference: str
     split: tuple[int, ...]
     configured: str
+    nodes: tuple[str, ...] = ()
+    objective: Objective = Objective.BALANCED
+    by_hand: bool = False
 
 
 class Memory:
@@ -31,7 +38,12 @@ class Memory:
         try:
             body = json.loads(self._path.read_text())
             found = Remembered(
-                str(body["reference"]), tuple(int(n) for n in body["split"]), body["configured"]
+                str(body["reference"]),
+                tuple(int(n) for n in body["split"]),
+                body["configured"],
+                tuple(str(name) for name in body["nodes"]),
+                Objective(body["objective"]),
+                bool(body["by_hand"]),
             )
         except FileNotFoundError:
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,8 @@ from daemon.coordinator.running_turn import RunningTurn
 from daemon.coordinator.stop import StopMatcher
 from daemon.coordinator.tokenizer import Detokenizer
 
+KEPT_GAPS = 64
+
 
 @dataclass(slots=True)
 class Stream:
@@ -23,6 +26,7 @@ class Stream:
     told     tokens that its client has
     heard_at when its client last said something, or went
     pieces   the text that each token made visible: always the same for the same tokens
+    gaps     the latest times between two deliveries, in seconds
     """
 
     record: Journalled
@@ -36,6 +40,7 @@ class Stream:
     first_at: float | None = None
     last_at: float | None = None
     stopped: bool = False
+    gaps: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT_GAPS))
 
     @classmethod
     def of(cls, record: Journalled, model: ServedModel, began: float, now: float) -> Stream:
@@ -71,6 +76,8 @@ class Stream:
         self.record.tokens += tokens[:used]
         self.record.logprobs += logprobs[:used]
         if used:
+            if self.last_at is not None:
+                self.gaps.append(now - self.last_at)
             self.last_at = now
             self.first_at = now if self.first_at is None else self.first_at
             self.record.ttft = self.first_at - self.began

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from daemon.coordinator.answer import EXIT_FAILED, Answer, Refusal
 from daemon.coordinator.arguments import BadArguments, typed
 from daemon.coordinator.endings import Endings
+from daemon.coordinator.gaps import GapWatch
 from daemon.coordinator.journalled import End
 from daemon.coordinator.stream import Stream
 from daemon.scheduler import actions as sc
@@ -30,6 +31,7 @@ class Streams:
         self._delivered: deque[tuple[float, int]] = deque()
         self._patience = coordinator.config.timeouts.resume_s
         self.endings = Endings(coordinator.journal, self._patience)
+        self.watch: GapWatch | None = None  # while somebody wants to know how long clients wait
 
     def __contains__(self, sequence: bytes) -> bool:
         return sequence in self._streams
@@ -157,6 +159,8 @@ class Streams:
                 continue
             taken.append((stream, used))
             self._delivered.append((now, used))
+            if self.watch:
+                self.watch.delivered(stream.sequence, stream.gaps, used)
         self._of.journal.given(
             (s.record, s.record.tokens[-used:], s.record.logprobs[-used:])
             for s, used in taken
@@ -239,6 +243,11 @@ class Streams:
                 self._lost(stream, "its client is silent")
             elif not stream.answer and silent > self._patience:
                 self._gone(stream)
+
+    def behind(self, since: float) -> list[Stream]:
+        """Those that were given tokens, but none since then."""
+        streams = self._streams.values()
+        return [s for s in streams if s.last_at is not None and s.last_at < since]
 
     def rate(self, now: float) -> float:
         """Tokens per second of all streams together."""

@@ -1,0 +1,214 @@
+"""Nodes that are to have no layers: drained by an operator, or about to leave. Their layers move to
+the others while requests run.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from daemon import logs
+from daemon import messages as msg
+from daemon.cluster import events as cl
+from daemon.cluster.placement.problem import PlacementError
+from daemon.cluster.placement.wishes import Wishes
+from daemon.coordinator.answer import EXIT_REFUSED, Answer, Refusal
+from daemon.coordinator.arguments import BadArguments, typed
+from daemon.coordinator.models import ServedModel
+from daemon.coordinator.planning import Survey, unplaceable
+from daemon.coordinator.proposal import Known, Proposal, propose
+from daemon.coordinator.rebalancing import Asked
+
+if TYPE_CHECKING:
+    from daemon.coordinator.process import Coordinator
+
+log = logs.get("draining")
+
+
+class Draining:
+    """`nodes` are drained, written down; `going` are about to leave, and their layers are moved
+    before.
+    """
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        self._of = coordinator
+        self._path = coordinator.config.node.state_dir / "drained.json"
+        self.nodes = self._recall()
+        self.going: set[str] = set()
+        self._staying: set[str] = set()  # about to leave, and their layers are not moved
+
+    def begin(self) -> None:
+        """The coordinator has started."""
+        self._of.happened(cl.NodesDrained(self.nodes))
+
+    # --- verbs ---
+
+    def drain(self, answer: Answer, arguments: dict[str, Any]) -> None:
+        node, dry_run = self._node(arguments), typed(arguments, "dry_run", bool, False)
+        rebalancing = self._of.clients.rebalancing
+        told = {"node": node, "dry_run": dry_run, "begun": False}
+        if node in self.nodes:
+            answer.reply(told | {"changed": False})
+            return
+        if self._of.cluster.slot_of(node) is None and not rebalancing.under_way:
+            if not dry_run:
+                self._drain(self.nodes | {node})
+            answer.reply(told | {"changed": True, "nodes": []})
+            return
+        model = rebalancing.movable()
+        asked = Asked(wait=typed(arguments, "wait", bool, True))
+
+        def found(proposal: Proposal) -> None:
+            view = told | rebalancing.view(proposal)
+            if dry_run:
+                answer.reply(view)
+                return
+            drained = self.nodes | {node}
+            rebalancing.ask(
+                proposal, view, asked, answer, lambda why: None if why else self._drain(drained)
+            )
+
+        def failed(refusal: Refusal) -> None:
+            todo = "add a node, give the others more memory, or load a smaller model"
+            answer.refuse(Refusal(EXIT_REFUSED, f"{node} cannot be drained", refusal.why, todo))
+
+        self._without(node, model, found, failed, answer.measuring)
+
+    def undrain(self, answer: Answer, arguments: dict[str, Any]) -> None:
+        node, dry_run = self._node(arguments), typed(arguments, "dry_run", bool, False)
+        changed = node in self.nodes
+        if changed and not dry_run:
+            self._drain(self.nodes - {node})
+        answer.reply({"node": node, "changed": changed, "dry_run": dry_run})
+
+    def _node(self, arguments: dict[str, Any]) -> str:
+        node: str | None = typed(arguments, "node", str, None)
+        known = self._of.cluster.members.keys() | self.nodes
+        if node not in known:
+            raise BadArguments(f"no node {node}; known are {', '.join(sorted(known))}")
+        return node
+
+    # --- nodes that leave ---
+
+    @property
+    def staying(self) -> bool:
+        """Whether a stage is about to leave and its layers are not moved: requests are to end."""
+        cluster = self._of.cluster
+        members = [m for s in cluster.slots if (m := cluster.members.get(s.node))]
+        return any(m.draining and m.name not in self.going for m in members)
+
+    def leaving(self, node: str) -> None:
+        """A shardd has said, or says again, that it is about to leave."""
+        if node in self._staying or self._of.stopping or self._of.cluster.slot_of(node) is None:
+            return
+        rebalancing = self._of.clients.rebalancing
+        if rebalancing.under_way:  # of it, or of another: it says so again in a second
+            self.going.add(node)
+            return
+        try:
+            model = rebalancing.movable()
+        except Refusal:
+            self.going.discard(node)
+            return
+        self.going.add(node)
+        due = time.monotonic() + self._of.config.timeouts.drain_s
+
+        def found(proposal: Proposal) -> None:
+            change, left = rebalancing.change(proposal), due - time.monotonic()
+            needed = (change.load_seconds or 0.0) + (change.copy_seconds or 0.0)
+            if needed > left:
+                self._stay(node, f"to move them takes {needed:.0f} s, it leaves in {left:.0f}")
+                return
+            try:
+                view = rebalancing.view(proposal)
+                rebalancing.begin(proposal, view, Asked(), None, lambda why: self._left(node, why))
+            except Refusal as refusal:
+                self._stay(node, refusal.why)
+
+        self._without(node, model, found, lambda r: self._stay(node, r.why), lambda nodes: None)
+
+    def tick(self) -> None:
+        """Let those go that nobody needs any more. Who has left, or is here again, may leave
+        another time.
+        """
+        cluster = self._of.cluster
+        leaving = {name for name, member in cluster.members.items() if member.draining}
+        self.going &= leaving
+        self._staying &= leaving
+        for name in leaving:
+            needed = name in self.going or not self._of.idle
+            if not needed or cluster.slot_of(name) is None:
+                self._of.to_node(name, msg.Drained(name))
+
+    def _left(self, node: str, why: str) -> None:
+        if why:
+            self._stay(node, why)
+        else:
+            self.going.discard(node)
+
+    def _stay(self, node: str, why: str) -> None:
+        self.going.discard(node)
+        self._staying.add(node)
+        self._of.note("draining", node, f"its layers are not moved: {why}")
+
+    # --- layouts without a node ---
+
+    def _without(
+        self,
+        node: str,
+        model: ServedModel,
+        found: Callable[[Proposal], object],
+        failed: Callable[[Refusal], object],
+        measuring: Callable[[list[str]], object],
+    ) -> None:
+        """The best one, with room for the whole context where that is possible."""
+        wishes = Wishes(self._of.clients.loading.objective)
+
+        def surveyed(known: Known, missing: dict[str, str]) -> None:
+            others = tuple(name for name in known.candidates if name != node)
+            self._of.desk.submit(
+                lambda: _propose(replace(known, candidates=others), wishes),
+                found,
+                lambda error: failed(unplaceable(error, missing, "nodes drain")),
+            )
+
+        order = tuple(slot.node for slot in self._of.cluster.slots)
+        survey = Survey(model, wishes, surveyed, failed, measuring, order=order, served=True)
+        self._of.clients.planning.survey(survey)
+
+    # --- what is remembered ---
+
+    def _drain(self, nodes: frozenset[str]) -> None:
+        self.nodes = nodes
+        fresh = self._path.with_suffix(".new")
+        try:
+            fresh.write_text(json.dumps(sorted(nodes)))
+            fresh.replace(self._path)
+        except OSError as error:
+            log.warning("cannot write %s: %s", self._path, error)
+        self._of.happened(cl.NodesDrained(nodes))
+
+    def _recall(self) -> frozenset[str]:
+        try:
+            names = json.loads(self._path.read_text())
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                raise TypeError("not a list of names")
+            return frozenset(names)
+        except FileNotFoundError:
+            return frozenset()
+        except (OSError, ValueError, TypeError) as error:
+            log.warning("%s cannot be used: %s", self._path, error)
+            return frozenset()
+
+
+def _propose(known: Known, wishes: Wishes) -> Proposal:
+    """The model on fewer nodes may leave too little memory for the whole context: it is served all
+    the same, with what is left.
+    """
+    try:
+        return propose(known, wishes)
+    except PlacementError:
+        return propose(replace(known, context=0, kv_bytes=0), wishes)
