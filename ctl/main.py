@@ -12,7 +12,19 @@ import typer
 from typer import TyperException
 
 from ctl import output
-from ctl.commands import cluster, config, generate, kv, local, model, observe, plan, requests
+from ctl.commands import (
+    cluster,
+    config,
+    generate,
+    kv,
+    local,
+    model,
+    nodes,
+    observe,
+    plan,
+    rebalance,
+    requests,
+)
 from ctl.errors import CommandError, ExitCode, Interrupted
 from ctl.options import ROOT, with_parameters
 from ctl.signals import Signals
@@ -22,7 +34,9 @@ HELP = """Steer a Shardbus cluster: one large language model over several machin
 Data goes to stdout, everything else to stderr. Exit status: 0 ok, 1 failed, 2 usage, 3 degraded,
 4 coordinator unreachable, 5 refused, 6 timeout, 130 interrupted.
 """
-GROUPS = (local, cluster, plan, kv, model, generate, requests, observe, config)
+GROUPS = (
+    local, cluster, nodes, plan, rebalance, kv, model, generate, requests, observe, config,
+)  # fmt: skip
 
 
 def build() -> typer.Typer:

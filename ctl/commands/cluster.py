@@ -1,4 +1,4 @@
-"""status, nodes, pipeline: what the cluster is and does."""
+"""status and pipeline: what the cluster is and does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ctl import output
 from ctl.errors import CommandError, ExitCode
 from ctl.options import command, seconds
 from ctl.render.pipeline import pipeline_text
-from ctl.render.status import nodes_text, status_text
+from ctl.render.status import status_text
 from ctl.session import Session
 
 Watch = Annotated[
@@ -27,7 +27,6 @@ HEALTHY = ("ready", "idle", "loading")
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     command(app, "status")(status)
-    command(app, "nodes")(nodes)
     command(app, "pipeline")(pipeline)
 
 
@@ -54,14 +53,6 @@ def status(
             )
 
     _repeat(session, watch, once)
-
-
-def nodes(session: Session) -> None:
-    """List the nodes."""
-    with session.client() as client:
-        data = client.request("nodes")
-    rows = data["nodes"]
-    session.show_rows(data, rows, lambda style: nodes_text(rows, style))
 
 
 def pipeline(session: Session, watch: Watch = None) -> None:

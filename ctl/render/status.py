@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ctl.progress import move_line
 from ctl.render.table import Column, Style, clean, shorten, table
 from ctl.render.units import age, latency, rate, size
 
@@ -109,6 +110,15 @@ def _draft(row: Row) -> str:
     return f"{text}, {clean(row['reason'])}" if row.get("reason") else text
 
 
+def _rebalance(row: Row) -> list[str]:
+    """What moves, and what the automatic mode thinks of the layout; a line each."""
+    moving, decision = row.get("moving"), row.get("decision")
+    lines = [f"rebalance: {move_line(moving)}"] if moving else []
+    if decision:
+        lines.append(f"automatic rebalance: {clean(decision.get('why'))}")
+    return lines
+
+
 def status_text(data: Row, style: Style) -> str:
     """Headline, nodes, and what needs attention."""
     nodes = with_hops(data.get("nodes") or [], data.get("hops") or [])
@@ -119,6 +129,7 @@ def status_text(data: Row, style: Style) -> str:
     if nodes:
         blocks.append(table(NODE_COLUMNS, nodes, style))
     width = style.width or 10_000
+    blocks += [shorten(line, width) for line in _rebalance(data.get("rebalance") or {})]
     blocks += [shorten(_draft(draft), width) for draft in data.get("drafts") or []]
     troubles = [
         f"! {clean(node.get('name'))}: {clean(node['reason'])}"

@@ -251,3 +251,42 @@ PLAN: dict[str, Any] = {
     "tokens_per_second_full": 66.2,
     "left_out": [{"node": "air", "why": "with it a token would take 35.1 ms instead of 29.1"}],
 }
+CHANGE: dict[str, Any] = {
+    **PLAN,
+    "nodes": [
+        {"node": "studio", "now": "0-35", "new": "0-47", "moves": 12, "load_bytes": 3_600_000_000},
+        {"node": "mini", "now": "36-63", "new": "48-63", "moves": -12, "load_bytes": 0},
+    ],
+    "load_bytes": 3_600_000_000,
+    "kv_bytes": 300_000_000,
+    "load_seconds": 4.2,
+    "copy_seconds": None,
+    "changed": True,
+    "present": {"tokens_per_second": 30.1, "tokens_per_second_full": 40.2},
+    "gap_seconds": 0.0291,
+    "replay_seconds": 41.0,
+    "left_out": [],
+    "dry_run": True,
+    "begun": False,
+}
+MOVED: dict[str, Any] = {
+    **CHANGE,
+    "dry_run": False,
+    "begun": True,
+    "epoch": 8,
+    "seconds": {"preparing": 4.1, "copying": 0.61, "switching": 0.031},
+    "loaded_bytes": 3_600_000_000,
+    "copied_bytes": 310_000_000,
+    "replayed": False,
+    "why": None,
+    "tokens": 143,
+    "longest_gap": {"sequence": "ab" * 16, "seconds": 0.062, "median_seconds": 0.0301},
+}
+MOVING: dict[str, Any] = {
+    "phase": "copying",
+    "seconds": 3.2,
+    "bytes_loaded": 3_600_000_000,
+    "bytes_total": 3_600_000_000,
+    "sent_bytes": 12_000_000,
+    "left_bytes": 1_200_000,
+}
