@@ -40,6 +40,7 @@ BENCHMARKS = {
     "startup": ("benchmarks.startup:run", "help, status, and the demo's first token"),
     "speculation": ("benchmarks.speculation:run", "guesses, against mlx-lm's own and none"),
     "ladder": ("benchmarks.ladder:run", "the seed's own cluster, paced, against its hopes"),
+    "rebalance": ("benchmarks.rebalance:run", "layers that move while four streams are read"),
     "parity": ("benchmarks.parity:run", "tokens of every split against one process"),
 }
 SAVED = STATE / "results"

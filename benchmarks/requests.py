@@ -83,6 +83,12 @@ class Requests(AbstractContextManager["Requests"]):
         self._events[self._send("events", {"follow": True})] = events
         return events
 
+    def run(self, verb: str, **arguments: Any) -> Stream:
+        """A request of any kind that takes time; `wait` fills in its reply."""
+        stream = Stream(time.monotonic())
+        self._streams[self._send(verb, arguments)] = stream
+        return stream
+
     def wait(self, done: Callable[[], bool]) -> None:
         """Take what comes until `done`."""
         alive = heard = time.monotonic()
