@@ -33,6 +33,7 @@ BENCHMARKS = {
     "hop": ("benchmarks.parts:run_hop", "one frame from a process to another"),
     "coordinator": ("benchmarks.parts:run_coordinator", "its own work per microbatch"),
     "scale": ("benchmarks.scale.run:run", "its steps at 64 nodes and 1,000 sequences, simulated"),
+    "placement": ("benchmarks.placement.run:run", "plans on paced nodes, against what they give"),
     "kv": ("benchmarks.kv:run", "quantised KV: bytes, perplexity, speed"),
     "head": ("benchmarks.head:run", "norm, head and choice as one step, against separate steps"),
     "codec": ("benchmarks.codec:run", "wire codecs: bytes, time, perplexity over hops"),
