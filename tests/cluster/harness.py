@@ -215,7 +215,11 @@ class Cluster:
 
     def child_pid(self, index: int, module: str) -> int:
         shardd = psutil.Process(self.processes[self.names[index]].pid)
-        return next((c.pid for c in shardd.children() if module in c.cmdline()), 0)
+        for child in shardd.children():
+            with suppress(psutil.Error):  # it has just ended
+                if module in child.cmdline():
+                    return child.pid
+        return 0
 
     def events(self, kind: str) -> list[dict[str, Any]]:
         with self.client() as client:
