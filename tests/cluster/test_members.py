@@ -59,14 +59,3 @@ def test_one_node_another_that_joins_and_one_that_is_away(
         reference.check(CODE, Generation(cluster, CODE, 24).result().tokens)
     finally:
         cluster.close()
-
-
-def test_a_coordinator_that_was_stopped_is_replaced(cluster: Cluster, reference: Reference) -> None:
-    stages, stopped = cluster.stage_pids(), cluster.coordinator_pid()
-    os.kill(stopped, signal.SIGSTOP)
-    cluster.forget_client()
-    until(lambda: cluster.coordinator_pid() not in (0, stopped), "another has its place")
-    cluster.wait_ready()
-    assert cluster.stage_pids() == stages
-    assert any("it was stopped for" in event["text"] for event in cluster.events("exited"))
-    reference.check(CODE, Generation(cluster, CODE, 24).result().tokens)
