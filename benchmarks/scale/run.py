@@ -24,9 +24,9 @@ MOST = Limits().max_running
 CASES = {
     "64 nodes, all run": Case(64, SEQUENCES, SEQUENCES, guessing=False),
     "64 nodes, all run, guessing": Case(64, SEQUENCES, SEQUENCES, guessing=True),
-    "64 nodes, all run, memory full": Case(64, SEQUENCES, SEQUENCES, guessing=True, tight=True),
     f"64 nodes, {MOST} run": Case(64, SEQUENCES, MOST, guessing=False),
     f"64 nodes, {MOST} run, guessing": Case(64, SEQUENCES, MOST, guessing=True),
+    f"64 nodes, {MOST} run, memory full": Case(64, SEQUENCES, MOST, guessing=True, tight=True),
     "8 nodes, all run": Case(8, SEQUENCES, SEQUENCES, guessing=False),
     "8 nodes, all run, guessing": Case(8, SEQUENCES, SEQUENCES, guessing=True),
     f"8 nodes, {MOST} run, guessing": Case(8, SEQUENCES, MOST, guessing=True),
