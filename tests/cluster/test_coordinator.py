@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,11 +27,44 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
+KILLS: Counter[Cluster] = Counter()
+MOST_KILLS = 6  # of one cluster: shardd gives a coordinator up that ends nine times in two minutes
+
+
+@pytest.fixture(scope="module")
+def clusters() -> Iterator[list[Cluster]]:
+    """The one in use at the end."""
+    started: list[Cluster] = []
+    yield started
+    for one in started:
+        one.close()
+
+
+@pytest.fixture
+def cluster(
+    clusters: list[Cluster], tmp_path_factory: pytest.TempPathFactory, model_folder: Path
+) -> Iterator[Cluster]:
+    """Ready and empty, before the test and after it."""
+    if not clusters or KILLS[clusters[-1]] > MOST_KILLS - 3:
+        for one in clusters:
+            one.close()
+        folder = tmp_path_factory.mktemp("killed") / "c"
+        clusters.append(Cluster(folder, (3, 3, 2), {"embedded": model_folder}).start())
+    cluster = clusters[-1]
+    yield cluster
+    for marker in cluster.marks.iterdir():
+        marker.unlink()
+    cluster.forget_client()
+    cluster.wait_ready()
+    cluster.wait_empty()
+
+
 def kill(cluster: Cluster) -> int:
     """The term before."""
     term = int(cluster.ask("status")["term"])
     os.kill(cluster.coordinator_pid(), signal.SIGKILL)
     cluster.forget_client()
+    KILLS[cluster] += 1
     return term
 
 
@@ -130,6 +166,7 @@ def test_a_turn_of_a_conversation(cluster: Cluster, reference: Reference) -> Non
     assert second.start["prompt_tokens"] == len(held)
     reference.check(held, second.tokens)
     kill(cluster)  # perhaps before its file is written
+    cluster.wait_ready()
     third = Generation(cluster, more, 8, wanted=wanted | {"max_tokens": 8}).result()
     assert third.start["turn"] == 3
     cluster.ask("conversation.forget", conversation="killed")
