@@ -141,7 +141,11 @@ class Layouts:
         if self._rng.random() < rates.restart / 4 and stage.alive:
             world.faults["restart"] += 1
             self.restart(stage)
-        for kind in ("kill", "hang", "layout", "term", "coordinator"):
+        dies = rates.coordinator and self._rng.random() < rates.coordinator / 4
+        if dies and all(s.alive for s in self.stages):
+            world.faults["coordinator"] += 1
+            succeed(world)
+        for kind in ("kill", "hang", "layout", "term"):
             if rng.random() >= getattr(rates, kind) / 4:
                 continue
             world.faults[kind] += 1
@@ -156,8 +160,6 @@ class Layouts:
                 case "term" if all(s.alive for s in self.stages):
                     self._term += 1
                     self.change(len(self.stages))
-                case "coordinator" if all(s.alive for s in self.stages):
-                    succeed(world)
 
     def reign(self) -> None:
         """A coordinator of a higher term takes the stages over as they stand."""
