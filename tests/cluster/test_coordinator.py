@@ -18,6 +18,7 @@ from tests.cluster.reference import Reference
 from tests.cluster.shardctl import running, shardctl
 
 TOKENS = 120
+LONGER = 1500  # takes seconds
 KINDS: dict[str, dict[str, Any]] = {
     "greedy": {},
     "sampled": {"temperature": 0.9, "top_p": 0.9, "seed": 11},
@@ -186,7 +187,7 @@ def test_shardctl_goes_on_printing(cluster: Cluster, reference: Reference) -> No
 
 
 def test_a_killed_client_is_followed_by_another(cluster: Cluster, reference: Reference) -> None:
-    words = ("generate", "--raw", "--ignore-eos", "--max-tokens", "400", CODE)
+    words = ("generate", "--raw", "--ignore-eos", "--max-tokens", str(LONGER), CODE)
     with running(cluster, *words) as process:
         assert process.stdout is not None
         assert process.stdout.read(40)
@@ -194,18 +195,18 @@ def test_a_killed_client_is_followed_by_another(cluster: Cluster, reference: Ref
     (row,) = cluster.ask("ps")["sequences"]
     done = shardctl(cluster, "generate", "--resume", row["sequence"][:10])
     assert done.returncode == 0, done.stderr
-    expected = reference.text(reference.tokens(CODE, 400))
+    expected = reference.text(reference.tokens(CODE, LONGER))
     assert done.stdout.decode().removesuffix("\n") == expected
 
 
 def test_another_client_takes_it_over(cluster: Cluster, reference: Reference) -> None:
-    one = Generation(cluster, CODE, 600).wait_tokens(10)
+    one = Generation(cluster, CODE, LONGER).wait_tokens(10)
     other = Generation(cluster, "", None, resume=one.start["sequence"], received=5)
     error = one.join().error
     assert error is not None
     assert "another client has this request now" in error.line()
     other.result()
-    assert other.tokens == reference.tokens(CODE, 600)[5:]
+    assert other.tokens == reference.tokens(CODE, LONGER)[5:]
 
 
 def test_what_nobody_comes_back_for_is_cancelled(cluster: Cluster) -> None:
