@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tests.simulator.stage import SimulatedStage
-from transports.frame import Frame, Span
+from transports.frame import Barrier, Frame, Span
 
 if TYPE_CHECKING:
     from tests.simulator.world import World
@@ -64,4 +64,6 @@ class Computing:
         if stage.alive:
             if epoch == self._world.layout[1] and not stage.hung:
                 self._world.links.send(index + 1, onward)
+                if Barrier() in onward.commands:
+                    self._world.layouts.passed_barrier(stage, onward)
             self.go_on(stage)

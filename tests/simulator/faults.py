@@ -30,6 +30,9 @@ class Rates:
     layout: float = 0.0
     term: float = 0.0
     coordinator: float = 0.0
+    rebalance: float = 0.0  # where the layouts are those of a cluster machine
+    unwanted: float = 0.0  # per rebalance: it is given up at some moment
+    control: float = 0.0  # per message to or from a stage: it is lost, or comes twice
 
 
 CALM = Rates()
@@ -49,3 +52,5 @@ ALL = Rates(
     term=0.1,
     coordinator=0.1,
 )
+MOVES = Rates(rebalance=4.0)
+TROUBLED_MOVES = Rates(link=0.01, kill=0.15, hang=0.1, rebalance=4.0, unwanted=0.3, control=0.05)

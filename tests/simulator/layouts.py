@@ -13,6 +13,7 @@ from tests.simulator.model import LAYERS
 from tests.simulator.requests import CONTEXT
 from tests.simulator.stage import SimulatedStage
 from tests.simulator.succession import succeed
+from transports.frame import Frame
 
 if TYPE_CHECKING:
     from tests.simulator.world import World
@@ -22,14 +23,29 @@ Ranges = list[tuple[int, int]]
 
 
 class Layouts:
-    """`stages` are those of the present one, `ranges` their layers."""
+    """`stages` are those of the present one, in order, `ranges` their layers."""
 
     def __init__(self, world: World, rng: random.Random) -> None:
         self._world = world
-        self.stages: list[SimulatedStage] = []
+        self._stages: list[SimulatedStage] = []
         self.ranges: Ranges = []
         self._term, self._epoch = 1, 0
         self._rng = rng
+
+    @property
+    def stages(self) -> list[SimulatedStage]:
+        return self._stages
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing goes on but what the requests ask for."""
+        return True
+
+    def passed_barrier(self, stage: SimulatedStage, frame: Frame) -> None:
+        raise AssertionError("nobody sends barriers here")
+
+    def barrier_returned(self, frame: Frame) -> None:
+        raise AssertionError("nobody sends barriers here")
 
     @property
     def number(self) -> tuple[int, int]:
@@ -45,7 +61,7 @@ class Layouts:
         self.ranges = ranges
         lost = []
         old = {(s.start, s.end): s for s in self.stages if s.alive and not s.hung}
-        self.stages = []
+        self._stages = []
         for index, (start, end) in enumerate(ranges):
             stage = old.pop((start, end), None)
             last = end == LAYERS
@@ -54,7 +70,7 @@ class Layouts:
                 stage = SimulatedStage(index, start, end, last, world.rng, reach, hidden)
                 lost.append(index)
             stage.place(index, last)
-            self.stages.append(stage)
+            self._stages.append(stage)
             layout = self._term, self._epoch
             stage.fence.see(self._term)  # before it may be assigned, a coordinator welcomes it
             delay = world.rng.choice((0.0, 0.0, 0.01))  # the first frame may come before this

@@ -9,7 +9,7 @@ from tests.simulator.faults import Fault
 from tests.simulator.layouts import CHUNK
 from tests.simulator.model import VOCABULARY
 from tests.simulator.stage import SimulatedStage
-from transports.frame import Frame
+from transports.frame import Barrier, Frame
 from transports.limits import FrameLimits
 from transports.wire import decode, encode
 
@@ -68,7 +68,9 @@ class Links:
 
     def _arrive(self, link: int, stage: SimulatedStage | None, frame: Frame) -> None:
         self.under_way[link] -= 1
-        if stage is None:
+        if stage is None and Barrier() in frame.commands:
+            self._world.layouts.barrier_returned(frame)
+        elif stage is None:
             self._world.do(self._world.scheduler.result(frame, self._world.now))
         elif stage.alive:
             stage.queue.append(frame)

@@ -26,11 +26,13 @@ class Layers:
         self.fidelity = fidelity
         other = 0 if fidelity == Fidelity() else crc32(str(fidelity).encode())
         self._states = [[layer + 1 + other] for layer in range(start, end)]
+        self.lowest = 0  # that it was cut to since that was last looked at
 
     def __len__(self) -> int:
         return len(self._states[0]) - 1
 
     def trim(self, length: int) -> None:
+        self.lowest = min(self.lowest, length)
         for state in self._states:
             assert len(state) > length, "KV trimmed to more than it holds"
             del state[length + 1 :]
@@ -40,6 +42,13 @@ class Layers:
         part = Layers(start, end, self.fidelity)
         part._states = [list(s) for s in self._states[start - self._start : end - self._start]]
         return part
+
+    def cut(self, layer: int, start: int, stop: int) -> list[int]:
+        """What one layer has of positions [start, stop)."""
+        return self._states[layer - self._start][start + 1 : stop + 1]
+
+    def paste(self, layer: int, start: int, states: list[int]) -> None:
+        self._states[layer - self._start][start + 1 :] = states
 
     def fork(self, length: int) -> Layers:
         fork = self.part(self._start, self._start + len(self._states))

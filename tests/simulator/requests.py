@@ -8,6 +8,7 @@ import random
 from collections.abc import Sequence
 
 from daemon.fidelity import Fidelity
+from daemon.footprint import Footprint, StageMemory
 from daemon.sampling import SamplingParams
 from daemon.scheduler.request import Request
 from tests.simulator.model import VOCABULARY
@@ -45,3 +46,11 @@ def random_request(
         stop_tokens=frozenset(rng.sample(range(VOCABULARY), rng.choice((0, 0, 3)))),
         fidelity=rng.choice(FIDELITIES),
     )
+
+
+def random_memory(rng: random.Random, budget: int) -> StageMemory:
+    """Bytes are tokens here. The smallest budget has no room for some of the requests, a middling
+    one for one at a time, or for two.
+    """
+    footprints = {0: Footprint(1, rng.choice((0, 10))), 8: Footprint(1, 0)}
+    return StageMemory(budget, footprints, rng.choice((None, None, 20)))

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from daemon.footprint import Footprint, StageMemory
 from daemon.scheduler.actions import (
     Action,
     Deliver,
@@ -37,20 +36,12 @@ from tests.simulator.layouts import Layouts
 from tests.simulator.links import HOP_SECONDS, Links
 from tests.simulator.model import VOCABULARY
 from tests.simulator.oracle import Oracle
-from tests.simulator.requests import CONTEXT, random_request
+from tests.simulator.requests import CONTEXT, random_memory, random_request
 from tests.simulator.stage import SimulatedStage
 from transports.frame import Frame
 
 PATIENCE_SECONDS = 300.0  # and by then everything must have ended
 PLENTY = 1 << 40
-
-
-def random_memory(rng: random.Random, budget: int) -> StageMemory:
-    """Bytes are tokens here. The smallest budget has no room for some of the requests, a middling
-    one for one at a time, or for two.
-    """
-    footprints = {0: Footprint(1, rng.choice((0, 10))), 8: Footprint(1, 0)}
-    return StageMemory(budget, footprints, rng.choice((None, None, 20)))
 
 
 class World:
@@ -74,6 +65,7 @@ class World:
         alike: bool = False,
         guessing: bool = False,
         longest: int = 25,
+        layouts: type[Layouts] = Layouts,
     ) -> None:
         self.rng = random.Random(seed)
         self.rates = rates
@@ -109,7 +101,7 @@ class World:
         self.failures: Counter[bytes] = Counter()
         self.stops: dict[bytes, int] = {}  # where the text layer finds its stop string
         self.links, self.computing = Links(self), Computing(self)
-        self.layouts = Layouts(self, restarts)
+        self.layouts = layouts(self, restarts)
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._tick_at: float | None = None
@@ -183,13 +175,15 @@ class World:
             and not self.links.under_way.total()
             and not self._asked
             and not self.reading
+            and self.layouts.settled
         )
 
     def _check_stages(self) -> None:
         for stage in self.stages:
             stage.check_integrity()
             # A release that is lost is late; and what is read may be there before a frame has come.
-            if not self.faults and not self.reading:
+            # Behind a barrier a release waits for the next layout.
+            if not self.faults and not self.reading and self.layouts.settled:
                 assert stage.kv_bytes(self.memory) <= self.memory.budget_bytes, "over the budget"
 
     def later(self, seconds: float, event: Callable[[], None]) -> None:
