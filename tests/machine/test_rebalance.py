@@ -214,8 +214,9 @@ def test_what_is_said_twice_or_too_late_changes_nothing() -> None:
     world.rebalance(**HALVES)
     (to, again_to) = (dict(world.messages(msg.Prepare))[n].move for n in ("a", "b"))
     assert to == again_to == 2
+    world.pass_barrier()
     world.step(cl.BarrierReturned(1))  # of the move before
-    assert layout(world) == UP
+    assert layout(world) == UP, "results may still be under way"
     world.barrier()
     assert layout(world) == HALVES
 

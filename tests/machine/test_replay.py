@@ -30,6 +30,16 @@ def test_what_is_not_to_be_copied_is_computed_again() -> None:
     replayed(world)
 
 
+def test_a_word_that_is_lost_on_the_way_is_said_again() -> None:
+    world = two()
+    world.lost[msg.Loaded] = 2
+    world.rebalance(0.0, **UP)
+    assert not world.cluster.up
+    again(world)
+    assert (layout(world), held(world)) == (UP, UP)
+    assert ended(world).replayed
+
+
 def test_a_copy_that_would_take_longer_is_not_made() -> None:
     world = two()
     world.left = 1 << 30
