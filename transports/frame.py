@@ -84,8 +84,8 @@ class Refill:
     first: int
     end: int
 
-    def __contains__(self, other: Refill) -> bool:
-        return self.first <= other.first and other.end <= self.end
+    def __contains__(self, stage: int) -> bool:
+        return self.first <= stage < self.end
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,7 @@ class Attempts:
             if short is None:
                 short = self._residency.admit(sequence, now)
                 if short is None:
+                    self.refills["begun"] += sequence.refilling is not None
                     self._book.run(sequence)
                     self._dispatch.ready.push(sequence)
                     self._dispatch.speculator.changed(sequence)
@@ -113,9 +114,9 @@ class Attempts:
     def refill(self, sequence: Sequence, lost: Collection[int], stages: int, now: float) -> None:
         """In a new layout, of which these stages, of so many, have nothing of it any more."""
         refill, refilling = refill_of(lost, stages), None
-        until, before = sequence.proven, sequence.refilling
-        if before and refill and before.stages in refill:  # they were lost again meanwhile
-            until = before.until
+        until, before = max(sequence.proven, self._residency.forkable(sequence)), sequence.refilling
+        if before and refill and before.stages.first in refill and before.stages.end - 1 in refill:
+            until = before.until  # they were lost again meanwhile
         if refill and until >= MIN_REFILL:
             refilling = Refilling(refill, until)
             self.refills["begun"] += 1
@@ -126,7 +127,7 @@ class Attempts:
         what another was to be refilled from, and all compute that again.
         """
         refilling = sequence.refilling
-        if refilling and not refilling.concerns(departure.stage):
+        if refilling and departure.stage not in refilling.stages:
             self.refills["given up"] += 1
             refilling = None
             sequence.repeats -= 1  # there was no try that all take part in
@@ -138,7 +139,7 @@ class Attempts:
         sequence.alone |= sequence.failures == self._limits.max_failures - 1
         if sequence.failures < self._limits.max_failures:
             refilling = sequence.refilling
-            if refilling and not refilling.concerns(departure.stage):
+            if refilling and departure.stage not in refilling.stages:
                 refilling = None
             return self.reissue(sequence, departure.held, "failed", now, refilling)
         error = (

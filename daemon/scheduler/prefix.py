@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from daemon.fidelity import Fidelity
+from daemon.scheduler.refilling import Refilling, refill_of
 from daemon.scheduler.sequence import Sequence
 from daemon.scheduler.trie import Tokens, TokenTrie
+from transports.frame import Refill
 
 MIN_REUSE = 16  # tokens: fewer are computed again sooner than they are found and forked
 
@@ -20,7 +22,8 @@ class Entry:
 
     `surplus` bounds how many tokens more the stages may hold of one that is kept; `unsure`: the
     stages have not yet said in the present layout that they hold it; `origin` is what it was forked
-    from itself.
+    from itself; `lacking`: stages that have restarted since, and are to be refilled with what is
+    forked from it.
     """
 
     sequence: bytes
@@ -35,6 +38,7 @@ class Entry:
     pinned: bool = False
     hits: int = 0
     origin: bytes | None = None
+    lacking: Refill | None = None
 
     @classmethod
     def of(cls, sequence: Sequence, length: int, now: float, running: bool) -> Entry:
@@ -56,6 +60,21 @@ class Entry:
     def held(self) -> int:
         """The most tokens that a stage holds of it."""
         return self.running.issued if self.running else len(self.tokens) + self.surplus
+
+    def held_by(self, stage: int) -> bool:
+        return self.lacking is None or stage not in self.lacking
+
+    def lose(self, lost: Collection[int], stages: int) -> bool:
+        """These stages have nothing of it any more, beside those that had nothing already. False
+        when that is as good as all of so many.
+        """
+        before = range(self.lacking.first, self.lacking.end) if self.lacking else ()
+        self.lacking = refill_of({*lost, *before}, stages)
+        return self.lacking is not None
+
+    def refilling(self, length: int) -> Refilling | None:
+        """Of who begins with its first `length` tokens."""
+        return Refilling(self.lacking, length) if self.lacking else None
 
     def reaches(self, length: int, reach: int | None) -> bool:
         """Whether caches that can be cut by `reach` tokens (None: by any number) can be forked at

@@ -17,9 +17,6 @@ class Refilling:
     stages: Refill
     until: int
 
-    def concerns(self, stage: int) -> bool:
-        return self.stages.first <= stage < self.stages.end
-
 
 def refill_of(lost: Collection[int], stages: int) -> Refill | None:
     """The stages to refill, of so many, when these have lost what they held: those between them
@@ -28,4 +25,5 @@ def refill_of(lost: Collection[int], stages: int) -> Refill | None:
     if not lost:
         return None
     first, end = min(lost), max(lost) + 1
-    return Refill(first, end) if end - first < stages and end <= MAX_REFILLED else None
+    possible = end - first < stages and end <= min(stages, MAX_REFILLED)
+    return Refill(first, end) if possible else None

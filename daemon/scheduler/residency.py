@@ -7,13 +7,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping
 
-from daemon.footprint import StageMemory
 from daemon.scheduler.book import Book
 from daemon.scheduler.expected import Expected
 from daemon.scheduler.following import Following
 from daemon.scheduler.memory import Memory, Shortage
 from daemon.scheduler.outbox import Outbox
-from daemon.scheduler.pipeline import Limits
+from daemon.scheduler.pipeline import Limits, Pipeline
 from daemon.scheduler.prefix import MIN_REUSE, Entry, PrefixIndex
 from daemon.scheduler.sequence import Prefix, Sequence
 
@@ -41,17 +40,19 @@ class Residency:
     # --- layouts --------------------------------------------------------------------------------
 
     def configure(
-        self, stages: int, memory: tuple[StageMemory, ...], held: Mapping[bytes, int] | None
+        self, pipeline: Pipeline, held: Mapping[bytes, int] | None, lost: Collection[int]
     ) -> None:
-        """What is kept is kept in a new layout too, as far as `held` says so."""
-        self.memory = Memory(memory)
+        """What is kept stays so in a new layout, as far as `held` says, if not all `lost` it."""
+        stages, self.memory = len(pipeline.stages), Memory(pipeline.memory)
         self._refused = None
         self.expected.forget()
         for sequence in self._book.running.values():
             self.memory.place(sequence.id, sequence.request.fidelity.kv_bits, sequence.reserved)
         for entry in self.index.kept:
             self.memory.place(entry.sequence, entry.fidelity.kv_bits, entry.held)
-            if held is not None:
+            if (lost or entry.lacking) and not entry.lose(lost, stages):
+                self._drop(entry)
+            elif held is not None and not entry.lacking:
                 self._shrink(entry, held.get(entry.sequence, 0))
         self.inquire(stages)
         while self.memory.over and (entries := self._evictable()):
@@ -70,10 +71,10 @@ class Residency:
         for sequence in held:
             if not any(sequence in known for known in (self._book, self.index, self.expected)):
                 self._outbox.release(sequence)
-        for entry in self.index.kept:
-            if entry.unsure:
+        for entry in [one for one in self.index.kept if one.unsure]:
+            if entry.held_by(stage):
                 self._shrink(entry, held.get(entry.sequence, 0))
-                entry.unsure = bool(self.silent)
+            entry.unsure = bool(self.silent)
 
     def forget(self) -> None:
         """Another model is to be loaded, or none: the stages free everything on their own."""
@@ -115,7 +116,8 @@ class Residency:
             self.counts["misses"] += 1
         if sequence.admitted is None:
             sequence.cached, sequence.admitted = min(length, sequence.prompt_length), now
-        sequence.begin_attempt(length)
+        refilling = hit[0].refilling(length) if hit else None
+        sequence.begin_attempt(0 if refilling else length, refilling)
         return None
 
     def grow(self, sequence: Sequence) -> Shortage | None:

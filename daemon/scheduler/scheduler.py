@@ -71,7 +71,7 @@ class Scheduler:
         behind_barrier = self._dispatch.holds
         self._dispatch.reset(pipeline)
         self._results.configure(pipeline)
-        self.residency.configure(len(pipeline.stages), pipeline.memory, {} if lost else held)
+        self.residency.configure(pipeline, held, lost)
         actions = [*self._attempts.configure(pipeline, now), Inquire()]
         for sequence in self._book.running.values():
             sequence.forgive()

@@ -182,9 +182,10 @@ class Sequence:
         self.issued = self.confirmed = max(0, min(position, len(self.history) - 1))
         self.proven = min(self.proven, self.issued)
         self.refilling = refilling if refilling and self.issued < refilling.until else None
-        if self.prefix and self.issued < self.prefix.length:
-            self.prefix = Prefix(self.prefix.source, self.issued) if self.issued else None
-            self.cached = min(self.cached, self.issued)
+        whole = self.refilling.until if self.refilling else self.issued
+        if self.prefix and whole < self.prefix.length:
+            self.prefix = Prefix(self.prefix.source, whole) if whole else None
+            self.cached = min(self.cached, whole)
         self.constants_due = True
         decoding = self.remaining == 1 and self.generated > 0
         self.status = SequenceStatus.DECODE if decoding else SequenceStatus.PREFILL
@@ -265,7 +266,8 @@ class Sequence:
         assert self.proven <= self.confirmed, "sequence: proven, but not confirmed"
         if self.refilling:
             assert self.confirmed < self.refilling.until < known, "sequence: refilling"
-        assert self.prefix is None or self.prefix.length <= self.issued, "sequence: prefix"
+        whole = self.refilling.until if self.refilling else self.issued
+        assert self.prefix is None or self.prefix.length <= whole, "sequence: prefix"
         assert len(self.history) == self.prompt_length + self.generated, "sequence: tokens"
         if self.status is SequenceStatus.WAITING:
             assert self.issued == self.reserved == 0, "sequence: waits, but was issued"

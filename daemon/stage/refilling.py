@@ -20,7 +20,7 @@ class Part(Enum):
 
 def part_of(refill: Refill | None, stage: int) -> Part:
     """Of a frame that is no refill every stage computes its part."""
-    if refill is None or refill.first <= stage < refill.end:
+    if refill is None or stage in refill:
         return Part.COMPUTE
     return Part.LEND if stage == refill.first - 1 else Part.PASS
 
