@@ -102,6 +102,21 @@ def test_a_stage_that_is_lost_again_meanwhile(llama: Tiny) -> None:
     assert rig.computed[0] == left, "all of it is refilled, not only what was so before"
 
 
+def test_what_is_kept_is_refilled_when_it_is_used(llama: Tiny) -> None:
+    rig = Counted(llama, cuts=(0, 1, 3, 4))
+    rig.submit(A, 12)
+    rig.run()
+    rig.restart(1)
+    rig.computed.clear()
+    prompt = (*PROMPT, *llama.reference[:8])
+    rig.submit(B, TOKENS - 8, prompt=prompt)
+    rig.run()
+    assert tuple(rig.tokens[B]) == llama.reference[8:TOKENS]
+    assert rig.refills == {"begun": 1, "given up": 0, "tokens": len(prompt) - 1}
+    own = TOKENS - 8  # the last token of its prompt, and its answer but for the last
+    assert rig.computed == {0: own, 1: own + len(prompt) - 1, 2: own}
+
+
 def test_all_of_them_compute_all(llama: Tiny) -> None:
     rig = Counted(llama, cuts=(0, 1, 3, 4))
     rig.submit(A, TOKENS)
