@@ -197,8 +197,11 @@ class PrefixIndex:
 
 def _covers(wide: Entry, narrow: Entry, reach: int | None) -> bool:
     """`wide` has all tokens of `narrow`. It can be cut back to them now, and will be able to: one
-    that runs and whose caches cannot go back far will not.
+    that runs and whose caches cannot go back far will not. One that some stages lack does not stand
+    for one that they have.
     """
+    if wide.lacking and wide.lacking != narrow.lacking:
+        return False
     if reach is None:
         return True
     return wide.running is None and wide.reaches(len(narrow.tokens), reach)

@@ -68,6 +68,16 @@ def test_what_was_not_kept_is_computed_by_all() -> None:
     ]
 
 
+def test_it_does_not_stand_for_what_all_stages_have() -> None:
+    h = kept(1)
+    h.submit(request(B, 20, max_tokens=1))
+    for frame in h.frames[-3:]:
+        if frame.spans:
+            h.computed(frame, *[7] * sum(span.outputs for span in frame.spans))
+    entries = {entry.sequence: entry.lacking for entry in h.scheduler.residency.index.kept}
+    assert entries == {A: Refill(1, 2), B: None}
+
+
 def test_a_lost_frame_forks_again() -> None:
     h = kept(1)
     h.submit(request(B, 40))
