@@ -140,7 +140,7 @@ class Loading:
                 ranges_of(split, model.info.layers)
             if job.answer:
                 self._check_nodes(len(split))
-            nodes = nodes or self._of.nodes_of(split)
+            nodes = nodes or self.nodes_of(split)
             self._of.want(model, nodes, split, at_once=job.answer is not None)
             self._of.clients.resuming.go_on(left)
         except SplitError as error:
@@ -150,6 +150,14 @@ class Loading:
             what = f"cannot load {reference}: results cannot be taken at {error.address}"
             self._fail(job, Refusal(EXIT_FAILED, what, error.why, error.hint))
         job.preparing = False
+
+    def nodes_of(self, split: Sequence[int]) -> tuple[str, ...]:
+        """Who holds it, in order, as configured; none: this node, then the others by name."""
+        drained = self._of.clients.draining.nodes
+        nodes = tuple(n for n in self._of.config.coordinator.nodes if n not in drained)
+        if split and len(split) != len(nodes):
+            nodes = nodes[: len(split)] if len(split) < len(nodes) else ()
+        return nodes
 
     def _check_nodes(self, wanted: int) -> None:
         """Somebody waits for it: not for nodes that are not there, while nothing is served."""

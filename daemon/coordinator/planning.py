@@ -82,7 +82,7 @@ class Planning:
 
         def ask(model: ServedModel) -> None:
             then = partial(self._propose, answer, wishes)
-            order = self._of.nodes_of(wishes.split)
+            order = self._of.clients.loading.nodes_of(wishes.split)
             tell = answer.refuse, answer.measuring
             self.survey(Survey(model, wishes, then, *tell, order=order, context=context))
 

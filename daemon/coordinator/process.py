@@ -269,14 +269,6 @@ class Coordinator:
         self.model = model
         self.happened(cl.ModelWanted(model.spec, results, nodes, split, at_once))
 
-    def nodes_of(self, split: tuple[int, ...]) -> tuple[str, ...]:
-        """Who holds it, in order, as configured; none: this node, then the others by name."""
-        drained = self.clients.draining.nodes
-        nodes = tuple(n for n in self.config.coordinator.nodes if n not in drained)
-        if split and len(split) != len(nodes):
-            nodes = nodes[: len(split)] if len(split) < len(nodes) else ()
-        return nodes
-
     def unwant(self) -> None:
         """Unload; what runs is cancelled."""
         self.clients.streams.cancel_all()

@@ -29,9 +29,9 @@ class Streams:
         self._streams: dict[bytes, Stream] = {}  # by sequence
         self._waiting: str | None = None
         self._delivered: deque[tuple[float, int]] = deque()
+        self.watch: GapWatch | None = None  # while somebody wants to know how long clients wait
         self._patience = coordinator.config.timeouts.resume_s
         self.endings = Endings(coordinator.journal, self._patience)
-        self.watch: GapWatch | None = None  # while somebody wants to know how long clients wait
 
     def __contains__(self, sequence: bytes) -> bool:
         return sequence in self._streams
@@ -159,7 +159,7 @@ class Streams:
                 continue
             taken.append((stream, used))
             self._delivered.append((now, used))
-            if self.watch:
+            if self.watch and stream.answer:
                 self.watch.delivered(stream.sequence, stream.gaps, used)
         self._of.journal.given(
             (s.record, s.record.tokens[-used:], s.record.logprobs[-used:])
@@ -245,8 +245,8 @@ class Streams:
                 self._gone(stream)
 
     def behind(self, since: float) -> list[Stream]:
-        """Those that were given tokens, but none since then."""
-        streams = self._streams.values()
+        """Whose clients were given tokens, but none since then."""
+        streams = [s for s in self._streams.values() if s.answer]
         return [s for s in streams if s.last_at is not None and s.last_at < since]
 
     def rate(self, now: float) -> float:

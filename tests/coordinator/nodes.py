@@ -95,9 +95,6 @@ class Nodes(StandIn):
         self.model = model
         self.happened(cl.ModelWanted(model.spec, "tcp://a:9", nodes, split, at_once))
 
-    def nodes_of(self, split: tuple[int, ...]) -> tuple[str, ...]:
-        return ()
-
     def context_of(self, model: ServedModel) -> int:
         return 16
 

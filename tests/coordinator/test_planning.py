@@ -30,16 +30,13 @@ class Cluster(StandIn):
             slots=(), members=members, up=False, term=1,
             rules=SimpleNamespace(local_node="a"), slot_of=lambda name: None,
         )  # fmt: skip
-        self.nodes = nodes
+        self.config.coordinator = SimpleNamespace(nodes=nodes, rebalance="off")
         self.asked: list[tuple[str, msg.Profile]] = []
         info = SimpleNamespace(
             kv_bytes_per_token_per_layer=1, context_length=8,
         )  # fmt: skip
         spec = ModelSpec("toy", "/toy", DIGEST, (10,) * 6, 5, 5)
         self.model = ServedModel(cast(Any, spec), cast(Any, info), cast(Any, None))
-
-    def nodes_of(self, split: tuple[int, ...]) -> tuple[str, ...]:
-        return self.nodes
 
     def context_of(self, model: ServedModel) -> int:
         return 8
