@@ -78,6 +78,7 @@ class CoordinatorConfig:
     nodes: tuple[str, ...] = setting(parse.node_names, ())
     speculation: str = setting(parse.choice("auto", "off"), "auto")
     codec: str = setting(parse.choice("raw", "fp8", "int8", "auto"), "raw")
+    rebalance: str = setting(parse.choice("off", "auto"), "off")
 
 
 @dataclass(frozen=True, slots=True)

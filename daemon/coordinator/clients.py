@@ -11,6 +11,7 @@ from daemon import messages as msg
 from daemon.coordinator import views
 from daemon.coordinator.answer import EXIT_FAILED, EXIT_REFUSED, EXIT_USAGE, Answer, Refusal
 from daemon.coordinator.arguments import BadArguments, typed
+from daemon.coordinator.automatic import Automatic
 from daemon.coordinator.conversations import Conversations
 from daemon.coordinator.draining import Draining
 from daemon.coordinator.intake import Intake
@@ -47,6 +48,7 @@ class Clients:
         self.resuming = Resuming(coordinator)
         self.rebalancing = Rebalancing(coordinator)
         self.draining = Draining(coordinator)
+        self.automatic = Automatic(coordinator)
         saved, layouts = KvVerbs(coordinator), LayoutVerbs(coordinator)
         self._followers: dict[tuple[bytes, int], Answer] = {}
         self._verbs: dict[str, Callable[[Answer, dict[str, Any]], None]] = {
@@ -117,6 +119,7 @@ class Clients:
         self.planning.tick(now)
         self.rebalancing.tick(now)
         self.draining.tick()
+        self.automatic.tick(now)
 
     # --- what there is ---
 

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from daemon import logs
@@ -68,7 +69,11 @@ class Draining:
                 return
             drained = self.nodes | {node}
             rebalancing.ask(
-                proposal, view, asked, answer, lambda why: None if why else self._drain(drained)
+                proposal.slots,
+                view,
+                asked,
+                answer,
+                lambda why: None if why else self._drain(drained),
             )
 
         def failed(refusal: Refusal) -> None:
@@ -117,14 +122,15 @@ class Draining:
         due = time.monotonic() + self._of.config.timeouts.drain_s
 
         def found(proposal: Proposal) -> None:
-            change, left = rebalancing.change(proposal), due - time.monotonic()
+            change = rebalancing.change(model.spec, proposal.slots)
+            left = due - time.monotonic()
             needed = (change.load_seconds or 0.0) + (change.copy_seconds or 0.0)
             if needed > left:
                 self._stay(node, f"to move them takes {needed:.0f} s, it leaves in {left:.0f}")
                 return
             try:
-                view = rebalancing.view(proposal)
-                rebalancing.begin(proposal, view, Asked(), None, lambda why: self._left(node, why))
+                settled = partial(self._left, node)
+                rebalancing.begin(proposal.slots, {}, Asked(), None, settled)
             except Refusal as refusal:
                 self._stay(node, refusal.why)
 

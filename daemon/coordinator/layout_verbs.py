@@ -42,7 +42,7 @@ class LayoutVerbs:
                 told = rebalancing.view(found) | {"left_out": left_out_view(why | missing)}
                 told["changed"] &= by_hand or self._gains(found)
                 if told["changed"] and not dry_run:
-                    rebalancing.ask(found, told, asked, answer)
+                    rebalancing.ask(found.slots, told, asked, answer)
                     return
                 if not dry_run:  # it is the wish that counts from now on
                     slots = self._of.cluster.slots

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from daemon.cluster import events as cl
+from daemon.cluster.events import ModelSpec, Slot
 from daemon.cluster.placement.problem import Objective, PlacementError
 from daemon.coordinator.answer import EXIT_DEGRADED, EXIT_FAILED, EXIT_REFUSED, Answer, Refusal
 from daemon.coordinator.change import Change, change_of
@@ -66,7 +67,8 @@ class Rebalancing:
 
     def view(self, found: Proposal) -> dict[str, Any]:
         """What is known of the change beforehand, but for who is left out."""
-        change, present = self.change(found), found.known.promise(self._of.cluster.slots)
+        present = found.known.promise(self._of.cluster.slots)
+        change = self.change(found.known.model, found.slots)
         return {
             **self._of.clients.planning.view(found),
             **change.to_wire(),
@@ -76,16 +78,16 @@ class Rebalancing:
             "replay_seconds": self._replay_seconds(),
         }
 
-    def change(self, found: Proposal) -> Change:
+    def change(self, model: ModelSpec, slots: tuple[Slot, ...]) -> Change:
         cluster, rates = self._of.cluster, []
         for wire in self._of.scheduler.hops.as_dict():
             if wire["bytes_per_second"]:
                 rates.append(wire["bytes_per_second"])
-        return change_of(found.known.model, cluster.slots, found.slots, cluster.members, rates)
+        return change_of(model, cluster.slots, slots, cluster.members, rates)
 
     def ask(
         self,
-        found: Proposal,
+        slots: tuple[Slot, ...],
         told: dict[str, Any],
         asked: Asked,
         answer: Answer,
@@ -93,22 +95,22 @@ class Rebalancing:
     ) -> None:
         """The same as `begin`, but that a Refusal goes to who has asked."""
         try:
-            self.begin(found, told, asked, answer, settled)
+            self.begin(slots, told, asked, answer, settled)
         except Refusal as refusal:
             answer.refuse(refusal)
 
     def begin(
         self,
-        found: Proposal,
+        slots: tuple[Slot, ...],
         told: dict[str, Any],
         asked: Asked,
         answer: Answer | None,
         settled: Callable[[str], object],
     ) -> None:
-        """`told` as of `view`. `settled` is called at the end, with why it was given up, or "".
-        Refusal when it cannot begin now.
+        """`told` as of `view`, for who has asked. `settled` is called at the end, with why it was
+        given up, or "". Refusal when it cannot begin now.
         """
-        self.movable()
+        model = self.movable()
         now, watch = time.monotonic(), GapWatch()
 
         def done(why: str) -> None:
@@ -119,11 +121,12 @@ class Rebalancing:
                 loading.moved(self._of.cluster.slots, objective, by_hand)
             settled(why)
 
-        move = self._move = Move(self.change(found), told, now, watch, answer, done)
+        change = self.change(model.spec, slots)
+        move = self._move = Move(change, told, now, watch, answer, done)
         self._of.clients.streams.watch = watch
-        replay = 0.0 if asked.replay else max(LEAST_REPLAY_SECONDS, told["replay_seconds"])
+        replay = 0.0 if asked.replay else max(LEAST_REPLAY_SECONDS, self._replay_seconds())
         try:
-            self._of.happened(cl.RebalanceWanted(found.slots, replay))
+            self._of.happened(cl.RebalanceWanted(slots, replay))
         except PlacementError as error:
             self._forget()
             what, todo = "the layout cannot change now", "see `shardctl status`, and ask again"
@@ -207,7 +210,13 @@ class Rebalancing:
         }
 
     def status(self, now: float) -> dict[str, Any]:
-        return {"moving": self.moving(now), "last": self._last}
+        automatic = self._of.clients.automatic
+        return {
+            "mode": automatic.mode,
+            "moving": self.moving(now),
+            "last": self._last,
+            "decision": automatic.decision(now),
+        }
 
 
 def _in_words(result: dict[str, Any]) -> str:

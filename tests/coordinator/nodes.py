@@ -32,10 +32,12 @@ class Nodes(StandIn):
         *names: str,
         memory: int = 1 << 31,
         seconds: dict[str, float] | None = None,
+        automatic: bool = False,
     ) -> None:
         super().__init__(state_dir)
-        self.config.coordinator = SimpleNamespace(model=None, split=None, nodes=(), rebalance="off")
-        self.config.timeouts = SimpleNamespace(drain_s=30.0)
+        self.clients.automatic.mode = "auto" if automatic else "off"
+        self.busy, self.ticks = False, 0.0
+        self.config.timeouts.drain_s = 30.0
         self.catalogue = SimpleNamespace(prepare=lambda reference: self.toy)
         self.began, self.stopping, self.memory, self.seconds = 0.0, False, memory, seconds or {}
         self.deaf: set[type] = set()
@@ -52,7 +54,7 @@ class Nodes(StandIn):
 
     @property
     def idle(self) -> bool:
-        return next(self.scheduler.sequences(), None) is None
+        return not self.busy
 
     # --- what the coordinator's parts call ---
 

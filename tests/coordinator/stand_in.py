@@ -55,7 +55,9 @@ class StandIn:
         self.desk = Desk()
         self.closing = False
         self.config = SimpleNamespace(
-            node=SimpleNamespace(state_dir=state_dir), timeouts=SimpleNamespace(resume_s=30.0)
+            node=SimpleNamespace(state_dir=state_dir),
+            coordinator=SimpleNamespace(model=None, split=None, nodes=(), rebalance="off"),
+            timeouts=SimpleNamespace(resume_s=30.0),
         )
         self.journal = Journal(state_dir / "journal", lambda text: self.note("journal", "", text))
         self.context_length = context

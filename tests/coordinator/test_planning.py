@@ -30,7 +30,7 @@ class Cluster(StandIn):
             slots=(), members=members, up=False, term=1,
             rules=SimpleNamespace(local_node="a"), slot_of=lambda name: None,
         )  # fmt: skip
-        self.config.coordinator = SimpleNamespace(nodes=nodes, rebalance="off")
+        self.config.coordinator.nodes = nodes
         self.asked: list[tuple[str, msg.Profile]] = []
         info = SimpleNamespace(
             kv_bytes_per_token_per_layer=1, context_length=8,
