@@ -38,7 +38,7 @@ def test_of_the_whole_cluster(fresh: Callable[..., Cluster], reference: Referenc
     running = Generation(cluster, CODE, 150).wait_tokens(5)
     cluster.processes["n1"].send_signal(signal.SIGTERM)
     until(lambda: cluster.state() in ("draining", ""), "it drains")
-    late = Generation(cluster, CODE, 5, steady=False).join()
+    late = Generation(cluster, CODE, 5).join()
     assert late.error is not None
     assert late.error.code in (4, 5), late.error.line()
     reference.check(CODE, running.result().tokens)
@@ -51,26 +51,46 @@ def test_of_the_whole_cluster(fresh: Callable[..., Cluster], reference: Referenc
 
 
 def test_of_a_node_that_only_computes(fresh: Callable[..., Cluster], reference: Reference) -> None:
-    """Its layers move to the other one while people read on, and it leaves. It is a spare when it
-    comes back.
-    """
+    """Its layers move to the other one, while requests run and new ones are taken."""
     cluster = fresh(4, 4)
     running = Generation(cluster, CODE, 400).wait_tokens(5)
     cluster.processes["n2"].send_signal(signal.SIGTERM)
     assert end(cluster, "n2") == 0
-    reference.check(CODE, running.result().tokens)
-    assert len(running.tokens) == 400
-    assert running.reply["reissues"] == 0
+    assert cluster.node(0)["layers"] == "0-7"
+    late = Generation(cluster, CODE, 12)
+    for generation, count in ((running, 400), (late, 12)):
+        reference.check(CODE, generation.result().tokens)
+        assert len(generation.tokens) == count
+        assert generation.reply["reissues"] == 0
     assert cluster.state() == "ready"
-    assert [stage["layers"] for stage in cluster.ask("pipeline")["stages"]] == ["0-7"]
-    reference.check(CODE, Generation(cluster, CODE, 12).result().tokens)
-    cluster.start_node("n2")
-    until(lambda: cluster.node(1)["state"] == "idle", "it is back, as a spare")
+
+
+def test_of_one_that_the_others_cannot_do_without(
+    tmp_path: Path, model_folder: Path, reference: Reference
+) -> None:
+    """It leaves when its requests have ended. What is asked for meanwhile waits for its return."""
+    small = {name: {"node": {"max_memory": "10MB"}} for name in ("n1", "n2")}
+    cluster = Cluster(tmp_path / "c", (4, 4), {"embedded": model_folder}, changes=small)
+    cluster.start()
+    try:
+        running = Generation(cluster, CODE, 150).wait_tokens(5)
+        cluster.processes["n2"].send_signal(signal.SIGTERM)
+        until(lambda: cluster.node(1)["state"] == "draining", "it drains")
+        reference.check(CODE, running.result().tokens)
+        assert len(running.tokens) == 150
+        assert running.reply["reissues"] == 0
+        assert end(cluster, "n2") == 0
+        until(lambda: cluster.state() != "ready", "its absence is noticed")
+        waiting = Generation(cluster, CODE, 12).wait_started()
+        cluster.start_node("n2")
+        reference.check(CODE, waiting.result().tokens)
+    finally:
+        cluster.close()
 
 
 def test_a_second_signal_does_not_wait(fresh: Callable[..., Cluster]) -> None:
     cluster = fresh(4, 4)
-    running = Generation(cluster, CODE, 3000, steady=False).wait_tokens(5)
+    running = Generation(cluster, CODE, 3000).wait_tokens(5)
     taken = cluster.mark("sleep-1", "1")
     until(taken.exists, "a stage is busy for long")
     for process in cluster.processes.values():
