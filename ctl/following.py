@@ -30,13 +30,13 @@ def follow(session: Session, verb: str, arguments: dict[str, Any]) -> dict[str, 
             for message in client.stream(verb, arguments):
                 if not isinstance(message, Chunk):
                     return message.data
+                if progress := message.data.get("moving"):
+                    moving = True
+                    line.draw(move_line(progress))
                 if measuring := message.data.get("measuring"):
                     session.note(f"measuring {', '.join(measuring)}: some seconds, once")
                 elif session.output is Format.JSONL:
                     session.print(records.line({"type": "progress", **message.data}))
-                if message.data.get("moving"):
-                    moving = True
-                    line.draw(move_line(message.data["moving"]))
         except Interrupted:
             line.close()
             if moving:
