@@ -14,6 +14,8 @@ from daemon.cluster import events as cl
 from daemon.cluster.machine import Cluster
 from daemon.cluster.rules import Rules
 from daemon.coordinator.models import ServedModel
+from daemon.coordinator.tokenizer import Tokenizer
+from daemon.engine.quantization import KVQuantization
 from daemon.scheduler.pipeline import Pipeline, StageCost
 from tests.coordinator.stand_in import StandIn
 from tests.machine.world import beat, loaded, node, stage
@@ -33,6 +35,7 @@ class Nodes(StandIn):
         memory: int = 1 << 31,
         seconds: dict[str, float] | None = None,
         automatic: bool = False,
+        tokenizer: Tokenizer | None = None,
     ) -> None:
         super().__init__(state_dir)
         self.clients.automatic.mode = "auto" if automatic else "off"
@@ -45,9 +48,12 @@ class Nodes(StandIn):
         self.to_nodes: list[tuple[str, msg.Message]] = []
         self.prepared: dict[str, msg.Prepare] = {}
         self.switches: dict[str, msg.Switch] = {}
-        info = SimpleNamespace(layers=8, kv_bytes_per_token_per_layer=1, context_length=16)
+        info = SimpleNamespace(
+            layers=8, kv_bytes_per_token_per_layer=1, context_length=16,
+            kv_quantization=KVQuantization(32, ""),
+        )  # fmt: skip
         self.scheduler.configure(None, 0.0)
-        self.toy = ServedModel(MODEL, cast(Any, info), cast(Any, None))
+        self.toy = ServedModel(MODEL, cast(Any, info), cast(Any, tokenizer))
         self.cluster: Any = Cluster(Rules("home", names[0], 512), term=1)
         for name in names:
             self.join(name)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
 from daemon import messages as msg
 from daemon.cluster.placement.problem import Objective
+from daemon.coordinator.rebalancing import SETTLE_SECONDS
 from daemon.coordinator.remembered import Memory
+from daemon.coordinator.tokenizer import Tokenizer
 from tests.coordinator.nodes import Nodes
 
 
@@ -86,6 +89,57 @@ def test_who_does_not_wait_is_answered_when_it_has_begun(of: Nodes) -> None:
     of.tick()
     assert of.layout() == [("a", "0-5"), ("b", "6-7")]
     assert of.status()["moving"] is None
+
+
+def test_the_longest_gap_is_told_when_its_client_has_its_next_token(
+    tmp_path: Path, chatml: Tokenizer
+) -> None:
+    of = Nodes(tmp_path, "a", "b", tokenizer=chatml)
+    of.serve_toy(4, 4)
+    of.clients.request(b"reader", msg.Request(msg.PROTOCOL, 9, "generate", {"prompt": "a"}))
+    of.desk.run()
+    of.deliver([5])
+    of.deaf.add(msg.Prepare)
+    of.request("rebalance", split=[6, 2])
+    of.deliver([6, 7])
+    of.hear()
+    of.tick()
+    assert of.replies() == [], "the reader waits since before the end"
+    of.deliver([8])
+    of.tick()
+    (result,) = of.replies()
+    assert result["tokens"] == 3
+    gap = result["longest_gap"]
+    assert gap["seconds"] >= gap["median_seconds"] > 0.0
+    assert of.clients.streams.watch is None
+
+
+def test_a_reader_who_is_given_nothing_is_not_waited_for_for_ever(
+    tmp_path: Path, chatml: Tokenizer
+) -> None:
+    of = Nodes(tmp_path, "a", "b", tokenizer=chatml)
+    of.serve_toy(4, 4)
+    of.clients.request(b"reader", msg.Request(msg.PROTOCOL, 9, "generate", {"prompt": "a"}))
+    of.desk.run()
+    of.deliver([5])
+    of.request("rebalance", split=[6, 2])
+    of.clients.rebalancing.tick(time.monotonic() + SETTLE_SECONDS)
+    (result,) = of.replies()
+    assert result["longest_gap"]["seconds"] >= SETTLE_SECONDS
+    assert result["longest_gap"]["median_seconds"] is None
+
+
+def test_nodes_that_serve_are_as_fast_as_they_are_now(
+    of: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """a has become five times as slow since it loaded."""
+    steps = {"predicted": {"steps": [{"1": 0.2}, {"1": 0.082}]}}
+    monkeypatch.setattr(of.scheduler, "status", lambda: steps)
+    told = of.request("rebalance", split=[2, 6], dry_run=True)
+    assert told["present"]["slowest_seconds"] == pytest.approx(0.2)
+    assert [stage["seconds"] for stage in told["stages"]] == pytest.approx([0.1, 0.122])
+    planned = of.request("plan", split=[2, 6])
+    assert planned["stages"][0]["seconds"] == pytest.approx(0.02), "as when it loaded"
 
 
 def test_progress_while_it_goes_on(of: Nodes) -> None:
