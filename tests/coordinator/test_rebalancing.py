@@ -208,3 +208,18 @@ def test_a_restart_goes_on_with_the_layout_that_is_there(of: Nodes, tmp_path: Pa
     again.clients.loading.load_at_start()
     again.desk.run()
     assert again.layout() == of.layout()
+
+
+def test_one_that_cannot_begin_any_more_leaves_nothing_behind(of: Nodes) -> None:
+    arguments = {"nodes": ["c", "a"], "split": [5, 3]}
+    of.clients.request(b"client", msg.Request(msg.PROTOCOL, 1, "rebalance", arguments))
+    of.happened(msg.ChildExited("c", "n1", "stage", 20, "signal", "SIGKILL", 1, 0.0))
+    of.desk.run()
+    assert of.last().startswith("5 the layout cannot change now: c has no stage now")
+    assert not of.clients.rebalancing.under_way
+    assert of.clients.streams.watch is None
+
+
+def test_the_nodes_that_are_named_and_no_others(of: Nodes) -> None:
+    of.request("rebalance", nodes=["b"])
+    assert of.layout() == [("b", "0-7")]
