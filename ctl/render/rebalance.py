@@ -15,13 +15,22 @@ def _moves(row: Row) -> str:
     return f"{row.get('moves') or 0:+d}" if row.get("moves") else "-"
 
 
+def _memory(row: Row) -> str:
+    """What it needs for weights and KV, of what it has."""
+    stage = row.get("stage")
+    if stage is None:
+        return "-"
+    needed = (stage.get("weights_bytes") or 0) + (stage.get("kv_bytes") or 0)
+    return f"{size(needed)} of {size(stage.get('memory_bytes'))}"
+
+
 COLUMNS = (
     Column("NODE", lambda row: clean(row.get("node"))),
     Column("NOW", lambda row: clean(row.get("now"))),
     Column("NEW", lambda row: clean(row.get("new"))),
     Column("MOVES", _moves, keep=1, right=True),
     Column("LOADS", lambda row: size(row.get("load_bytes")), keep=2, right=True),
-    Column("NEEDS", lambda row: size(row.get("needs")), keep=3, right=True),
+    Column("MEMORY", _memory, keep=3, right=True),
 )
 
 
@@ -29,11 +38,8 @@ def rebalance_text(data: Row, style: Style) -> str:
     """The nodes before and after; then what is predicted, or what it was like."""
     if not data.get("changed") and not data.get("dry_run"):
         return "nothing changes: the layout is the best there is, or as good within 1%"
-    needs = {
-        stage.get("node"): (stage.get("weights_bytes") or 0) + (stage.get("kv_bytes") or 0)
-        for stage in data.get("stages") or []
-    }
-    rows = [{**row, "needs": needs.get(row.get("node"))} for row in data.get("nodes") or []]
+    stages = {stage.get("node"): stage for stage in data.get("stages") or []}
+    rows = [{**row, "stage": stages.get(row.get("node"))} for row in data.get("nodes") or []]
     lines = [table(COLUMNS, rows, style), ""]
     lines += _outcome(data) if data.get("epoch") is not None else _prediction(data)
     lines += [

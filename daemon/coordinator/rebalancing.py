@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from daemon.cluster import events as cl
 from daemon.cluster.events import ModelSpec, Slot
 from daemon.cluster.placement.problem import Objective, PlacementError
+from daemon.cluster.rebalance import Phase
 from daemon.coordinator.answer import EXIT_DEGRADED, EXIT_FAILED, EXIT_REFUSED, Answer, Refusal
 from daemon.coordinator.change import Change, change_of
 from daemon.coordinator.gaps import GapWatch
@@ -23,6 +24,14 @@ if TYPE_CHECKING:
 SETTLE_SECONDS = 5.0  # that clients have to be given a token before the longest gap is told
 # To compute nothing again takes time too: nobody is given a token until the pipeline is up.
 LEAST_REPLAY_SECONDS = 2.0
+BEGINNING = {
+    "phase": Phase.PREPARE.value,
+    "seconds": 0.0,
+    "bytes_loaded": 0,
+    "bytes_total": 0,
+    "sent_bytes": 0,
+    "left_bytes": 0,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +102,11 @@ class Rebalancing:
         answer: Answer,
         settled: Callable[[str], object] = lambda why: None,
     ) -> None:
-        """The same as `begin`, but that a Refusal goes to who has asked."""
+        """The same as `begin`, but that a Refusal goes to who has asked. Nothing begins when they
+        have gone meanwhile: they would not know of it.
+        """
+        if not answer.chunk({"moving": BEGINNING}):
+            return
         try:
             self.begin(slots, told, asked, answer, settled)
         except Refusal as refusal:

@@ -69,7 +69,7 @@ def test_of_one_that_the_others_cannot_do_without(
     tmp_path: Path, model_folder: Path, reference: Reference
 ) -> None:
     """It leaves when its requests have ended. What is asked for meanwhile waits for its return."""
-    small = {name: {"node": {"max_memory": "10MB"}} for name in ("n1", "n2")}
+    small = {name: {"node": {"max_memory": "10MB", "kv_memory": "2MB"}} for name in ("n1", "n2")}
     cluster = Cluster(tmp_path / "c", (4, 4), {"embedded": model_folder}, changes=small)
     cluster.start()
     try:

@@ -160,6 +160,14 @@ def test_a_client_that_goes_does_not_end_it(of: Nodes) -> None:
     assert of.layout() == [("a", "0-5"), ("b", "6-7")]
 
 
+def test_nothing_begins_for_a_client_that_has_gone_before(of: Nodes) -> None:
+    of.clients.request(b"client", msg.Request(msg.PROTOCOL, 1, "rebalance", {"split": [6, 2]}))
+    of.connected = False
+    of.desk.run()
+    assert of.layout() == [("a", "0-3"), ("b", "4-7")]
+    assert not of.clients.rebalancing.under_way
+
+
 def test_an_abort_leaves_all_as_it_was(of: Nodes) -> None:
     assert of.request("rebalance.abort").startswith("1 nothing to abort")
     of.deaf.add(msg.Prepare)

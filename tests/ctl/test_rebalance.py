@@ -13,9 +13,9 @@ from tests.ctl.fake import failure, reply, running
 from tests.ctl.samples import CHANGE, MOVED, MOVING, NODE, STATUS
 
 TABLE = """\
-NODE    NOW    NEW    MOVES   LOADS    NEEDS
-studio  0-35   0-47     +12  3.6 GB  20.4 GB
-mini    36-63  48-63    -12     0 B   7.7 GB
+NODE    NOW    NEW    MOVES   LOADS              MEMORY
+studio  0-35   0-47     +12  3.6 GB  20.4 GB of 96.0 GB
+mini    36-63  48-63    -12     0 B   7.7 GB of 22.0 GB
 
 """
 PREDICTED = """\
