@@ -11,7 +11,7 @@ from daemon.cluster.placement.wishes import Wishes
 from daemon.coordinator.answer import Refusal
 from daemon.coordinator.models import ServedModel
 from daemon.coordinator.planning import Survey, unplaceable
-from daemon.coordinator.proposal import Known, Proposal, propose
+from daemon.coordinator.proposal import Known, Proposal, propose_change
 from daemon.coordinator.rebalancing import Asked
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Automatic:
 
         def surveyed(known: Known, missing: dict[str, str]) -> None:
             self._of.desk.submit(
-                partial(propose, known, wishes),
+                partial(propose_change, known, wishes, self._of.cluster.slots),
                 self._found,
                 lambda error: self._cannot(unplaceable(error, missing, "rebalance")),
             )

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from daemon.coordinator.answer import EXIT_REFUSED, Answer, Refusal
 from daemon.coordinator.arguments import BadArguments, typed
 from daemon.coordinator.models import ServedModel
 from daemon.coordinator.planning import Survey, unplaceable
-from daemon.coordinator.proposal import Known, Proposal, propose
+from daemon.coordinator.proposal import Known, Proposal, propose_change
 from daemon.coordinator.rebalancing import Asked
 
 if TYPE_CHECKING:
@@ -175,8 +175,9 @@ class Draining:
 
         def surveyed(known: Known, missing: dict[str, str]) -> None:
             others = tuple(name for name in known.candidates if name != node)
+            without = replace(known, candidates=others)
             self._of.desk.submit(
-                lambda: _propose(replace(known, candidates=others), wishes),
+                partial(_propose, without, wishes, self._of.cluster.slots),
                 found,
                 lambda error: failed(unplaceable(error, missing, "nodes drain")),
             )
@@ -210,11 +211,11 @@ class Draining:
             return frozenset()
 
 
-def _propose(known: Known, wishes: Wishes) -> Proposal:
+def _propose(known: Known, wishes: Wishes, present: Sequence[cl.Slot]) -> Proposal:
     """The model on fewer nodes may leave too little memory for the whole context: it is served all
     the same, with what is left.
     """
     try:
-        return propose(known, wishes)
+        return propose_change(known, wishes, present)
     except PlacementError:
-        return propose(replace(known, context=0, kv_bytes=0), wishes)
+        return propose_change(replace(known, context=0, kv_bytes=0), wishes, present)

@@ -9,13 +9,11 @@ from daemon.cluster.placement.wishes import Wishes
 from daemon.coordinator.answer import EXIT_FAILED, Answer, Refusal
 from daemon.coordinator.arguments import BadArguments, placement_wishes, typed, typed_context
 from daemon.coordinator.planning import Survey, left_out_view, unplaceable
-from daemon.coordinator.proposal import Known, Proposal, propose
+from daemon.coordinator.proposal import LEAST_GAIN, Known, Proposal, propose_change
 from daemon.coordinator.rebalancing import Asked
 
 if TYPE_CHECKING:
     from daemon.coordinator.process import Coordinator
-
-LEAST_GAIN = 0.01
 
 
 class LayoutVerbs:
@@ -33,8 +31,10 @@ class LayoutVerbs:
         dry_run = typed(arguments, "dry_run", bool, False)
 
         def surveyed(known: Known, missing: dict[str, str]) -> None:
+            present = self._of.cluster.slots
+
             def work() -> tuple[Proposal, dict[str, str]]:
-                found = propose(known, wishes)
+                found = propose_change(known, wishes, present)
                 return found, found.left_out() if dry_run else {}
 
             def then(solved: tuple[Proposal, dict[str, str]]) -> None:

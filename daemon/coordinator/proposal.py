@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from math import sqrt
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import inf, sqrt
 from typing import Any
 
 from daemon.cluster.events import ModelSpec, Slot
@@ -16,12 +16,15 @@ from daemon.cluster.placement.problem import (
     Network,
     Objective,
     Placement,
+    PlacementError,
     Seat,
     totals,
 )
 from daemon.cluster.placement.search import place
 from daemon.cluster.placement.wishes import Wishes
 from daemon.layers import LayerRange
+
+LEAST_GAIN = 0.01  # less than that is noise, for which nothing is moved
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +124,29 @@ class Proposal:
         ]
 
 
-def propose(known: Known, wishes: Wishes) -> Proposal:
-    """Takes up to a second with many nodes. PlacementError or SplitError when there is none."""
+def propose_change(known: Known, wishes: Wishes, present: Sequence[Slot]) -> Proposal:
+    """As `propose`; but where it gives as much to leave the nodes in their order, that is proposed:
+    fewer layers move.
+    """
+    best = propose(known, wishes)
+    try:
+        steady = propose(known, wishes, [slot.node for slot in present])
+    except PlacementError:
+        return best
+    enough = best.promise.seconds(wishes.objective) * (1 + LEAST_GAIN)
+    return steady if steady.promise.seconds(wishes.objective) <= enough else best
+
+
+def propose(known: Known, wishes: Wishes, order: Sequence[str] = ()) -> Proposal:
+    """Takes up to a second with many nodes. Those in `order` keep it, others may be anywhere.
+    PlacementError or SplitError when there is none.
+    """
     there = [h for h in hosts_of(known.measured, known.model) if h.name in known.candidates]
     hosts = wishes.apply(there, known.candidates)
     load = load_of(known.model, known.kv_bytes)
-    network, assumed = network_of([host.name for host in hosts], known.hops)
+    names = [host.name for host in hosts]
+    network, assumed = network_of(names, known.hops)
+    network = _in_order(network, names, order)
     best = place(hosts, load, network, wishes.objective)
     return Proposal(known, wishes, hosts, load, network, assumed, best)
 
@@ -136,6 +156,23 @@ def weights_of(model: ModelSpec, layers: LayerRange) -> int:
     nbytes = sum(model.layer_bytes[layers.start : layers.end])
     nbytes += model.embedding_bytes if layers.start == 0 else 0
     return nbytes + (model.head_bytes if layers.end == model.layers else 0)
+
+
+def _in_order(network: Network, names: Sequence[str], order: Sequence[str]) -> Network:
+    """No hop leads back from a node of the order to one before it. (A node between these two may
+    lead back: that costs layers a move, and nothing else.)
+    """
+    place = {name: i for i, name in enumerate(order)}
+    never = Hop(inf, inf)
+
+    def back(a: str, b: str) -> bool:
+        return a in place and b in place and place[b] < place[a]
+
+    between = tuple(
+        tuple(never if back(a, b) else hop for b, hop in zip(names, hops, strict=True))
+        for a, hops in zip(names, network.between, strict=True)
+    )
+    return replace(network, between=between)
 
 
 def _seconds(host: Host, layers: LayerRange) -> float:
