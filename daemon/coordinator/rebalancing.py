@@ -69,8 +69,9 @@ class Rebalancing:
             what, why = "another rebalance is under way", "there is one at a time"
             todo = "see `shardctl status`; `shardctl rebalance --abort` ends it"
             raise Refusal(EXIT_REFUSED, what, why, todo)
-        if not cluster.up:
-            what, why = "nothing can be moved now", cluster.why_down
+        if self._of.stopping or not cluster.up:
+            why = "the coordinator is about to end" if self._of.stopping else cluster.why_down
+            what = "nothing can be moved now"
             raise Refusal(EXIT_DEGRADED, what, why, "wait until `shardctl status` says ready")
         return model
 
