@@ -18,6 +18,7 @@ STATE_COLORS = {
     "joining": "yellow",
     "suspect": "yellow",
     "draining": "yellow",
+    "drained": "yellow",
     "loading-kv": "yellow",
     "waiting": "yellow",
     "degraded": "red",

@@ -4,20 +4,19 @@ the others while requests run.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from daemon import logs
 from daemon import messages as msg
 from daemon.cluster import events as cl
 from daemon.cluster.placement.problem import PlacementError
 from daemon.cluster.placement.wishes import Wishes
 from daemon.coordinator.answer import EXIT_REFUSED, Answer, Refusal
 from daemon.coordinator.arguments import BadArguments, typed
+from daemon.coordinator.drained import Drained
 from daemon.coordinator.models import ServedModel
 from daemon.coordinator.planning import Survey, unplaceable
 from daemon.coordinator.proposal import Known, Proposal, propose_change
@@ -25,8 +24,6 @@ from daemon.coordinator.rebalancing import Asked
 
 if TYPE_CHECKING:
     from daemon.coordinator.process import Coordinator
-
-log = logs.get("draining")
 
 
 class Draining:
@@ -36,8 +33,8 @@ class Draining:
 
     def __init__(self, coordinator: Coordinator) -> None:
         self._of = coordinator
-        self._path = coordinator.config.node.state_dir / "drained.json"
-        self.nodes = self._recall()
+        self._memory = Drained(coordinator.config.node.state_dir / "drained.json")
+        self.nodes = self._memory.recall()
         self.going: set[str] = set()
         self._staying: set[str] = set()  # about to leave, and their layers are not moved
 
@@ -186,29 +183,10 @@ class Draining:
         survey = Survey(model, wishes, surveyed, failed, measuring, order=order, served=True)
         self._of.clients.planning.survey(survey)
 
-    # --- what is remembered ---
-
     def _drain(self, nodes: frozenset[str]) -> None:
         self.nodes = nodes
-        fresh = self._path.with_suffix(".new")
-        try:
-            fresh.write_text(json.dumps(sorted(nodes)))
-            fresh.replace(self._path)
-        except OSError as error:
-            log.warning("cannot write %s: %s", self._path, error)
+        self._memory.keep(nodes)
         self._of.happened(cl.NodesDrained(nodes))
-
-    def _recall(self) -> frozenset[str]:
-        try:
-            names = json.loads(self._path.read_text())
-            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-                raise TypeError("not a list of names")
-            return frozenset(names)
-        except FileNotFoundError:
-            return frozenset()
-        except (OSError, ValueError, TypeError) as error:
-            log.warning("%s cannot be used: %s", self._path, error)
-            return frozenset()
 
 
 def _propose(known: Known, wishes: Wishes, present: Sequence[cl.Slot]) -> Proposal:
