@@ -97,8 +97,12 @@ class Draining:
 
     @property
     def staying(self) -> bool:
-        """Whether a stage is about to leave and its layers are not moved: requests are to end."""
+        """Whether a stage is about to leave and its layers are not moved: requests are to end. Once
+        it has left, those that come wait for it.
+        """
         cluster = self._of.cluster
+        if not cluster.up:
+            return False
         members = [m for s in cluster.slots if (m := cluster.members.get(s.node))]
         return any(m.draining and m.name not in self.going for m in members)
 

@@ -117,6 +117,8 @@ def test_who_leaves_and_cannot_be_replaced_goes_when_its_requests_have_ended(
     assert of.notes[-1].startswith("draining: its layers are not moved: the model and its")
     of.tick()
     assert of.to_nodes == [("b", msg.Drained("b"))], "nothing runs"
+    of.happened(msg.ChildExited("b", "n1", "stage", 20, "exit", "exit code 0", 0, 0.0))
+    assert not of.clients.draining.staying, "what comes now waits for it"
 
 
 def test_who_leaves_sooner_than_its_layers_could_move(of: Nodes) -> None:
