@@ -203,6 +203,7 @@ class Attempts:
         self._dispatch.speculator.refuted(sequence)
         sequence.begin_attempt(sequence.confirmed)
         self._residency.began(sequence)
+        self._book.changed(sequence)
         self._dispatch.ready.push(sequence)
 
     def refuted(self, sequence: Sequence) -> list[Action]:

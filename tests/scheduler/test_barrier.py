@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from daemon.scheduler.actions import Inquire, Send
-from tests.scheduler.harness import A, B, Harness, decoding, pipeline, request, show
+from tests.scheduler.harness import A, B, Harness, decoding, pipeline, request, show, show_span
 from transports.frame import Barrier, Frame, FrameKind, Reason
 
 
@@ -93,3 +93,19 @@ def test_without_a_layout_there_is_no_barrier_and_losing_it_ends_the_hold() -> N
     assert h.scheduler.barrier(h.now) == []
     assert show(h.keep(h.scheduler.configure(pipeline(epoch=3), 2.0))) == ["send A2[4:5)!"]
     assert h.scheduler.reissues["layout"] == 1
+
+
+def test_what_is_read_again_up_to_its_last_token_decodes_from_then_on() -> None:
+    h = Harness(stages=1, chunk=8)
+    h.submit(request(A, 16))
+    while h.frames[-1].spans[0].position + h.frames[-1].spans[0].length < 16:
+        h.computed(h.frames[-1])
+    h.computed(h.frames[-1], 1)
+    h.departed(h.frames[-1], Reason.MISSING, 0)
+    again = [f for f in h.frames if f.spans[0].attempt == h.frames[-1].spans[0].attempt]
+    barrier(h)
+    for frame in again:
+        h.computed(frame)
+    assert [show_span(f.spans[0]) for f in again] == ["A2[0:8)", "A2[8:16)"]
+    actions = h.keep(h.scheduler.configure(pipeline(epoch=2, stages=1), 1.0))
+    assert show(actions) == ["send A3[16:17)!"]
