@@ -19,6 +19,7 @@ class Launch:
         self.epoch = 0
         self._rules = rules
         self._assigning = False
+        self._begun_at = float("-inf")
         self._assigned_at = float("-inf")
 
     def interrupt(self) -> None:
@@ -81,7 +82,7 @@ class Launch:
         """Begin a new epoch, or ask again who has not answered."""
         if not self._assigning:
             self.epoch += 1
-            self._assigning, self._assigned_at = True, float("-inf")
+            self._assigning, self._assigned_at, self._begun_at = True, float("-inf"), now
         if now - self._assigned_at < self._rules.ask_again_after:
             return []
         self._assigned_at = now
@@ -89,11 +90,29 @@ class Launch:
         actions: list[Action] = []
         for i, (member, need, to) in enumerate(zip(ready, needs, onward, strict=True)):
             r, chunk = need.layers, self._rules.chunk_tokens
-            if member.assigned != self.epoch:
-                assign = msg.Assign(term, self.epoch, i, to, chunk, r.start, r.end)
-                actions.append(ToStage(member.name, assign))
-            elif member.holding != need:  # it is in place: its Loaded was lost, and is said again
+            placed = member.assigned == self.epoch
+            if placed and member.holding == need:
+                continue
+            # In place, or with other layers than it has told: a Loaded was lost.
+            if placed or self._holds_others(member, need):
                 model = wanted.model
                 load = msg.Load(term, model.name, model.folder, model.digest, r.start, r.end)
                 actions.append(ToStage(member.name, load))
+            else:
+                assign = msg.Assign(term, self.epoch, i, to, chunk, r.start, r.end)
+                actions.append(ToStage(member.name, assign))
         return actions
+
+    def _holds_others(self, member: Member, need: Holding) -> bool:
+        """Whether it has said, since it was first asked to take its place, that it holds other
+        layers, and has not got these beside them.
+        """
+        beat = member.beat
+        if beat is None or not beat.digest or member.beat_at <= self._begun_at:
+            return False
+        others = (beat.digest, beat.start, beat.end) != (
+            need.digest,
+            need.layers.start,
+            need.layers.end,
+        )
+        return others and not member.has_beside(need)

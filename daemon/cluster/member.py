@@ -66,7 +66,11 @@ class Member:
 
     def can_take(self, need: Holding) -> bool:
         """Whether an Assign is enough: it holds these layers, or has them beside what it holds."""
-        if need in (self.holding, self.former):
+        return need == self.holding or self.has_beside(need)
+
+    def has_beside(self, need: Holding) -> bool:
+        """Whether a rebalance has left it these layers."""
+        if need == self.former:
             return True
         told = self.prepared
         return bool(told and not told.why and need.layers == LayerRange(told.start, told.end))
