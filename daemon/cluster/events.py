@@ -207,9 +207,12 @@ class PipelineUp:
 
 @dataclass(frozen=True, slots=True)
 class PipelineDown:
-    """Requests wait; `why` is for people."""
+    """Requests wait; `why` is for people. `intended`: no stage has ended, so that none of the
+    requests can be what has ended it.
+    """
 
     why: str
+    intended: bool
 
 
 @dataclass(frozen=True, slots=True)

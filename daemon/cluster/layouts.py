@@ -98,15 +98,15 @@ class Layouts:
             # What is replayed already goes on: a layout with that node is no better.
             new_only = all(slot.node != node for slot in rebalance.move.old)
             if node in rebalance.move.nodes and (self.up or new_only):
-                actions += self.give_up(f"{node}: {why}", now)
+                actions += self.give_up(f"{node}: {why}", now, intended=False)
         if self.place_of(node) is not None:
-            actions += self.down(f"{node}: {why}")
+            actions += self.down(f"{node}: {why}", intended=False)
         return actions
 
-    def down(self, why: str) -> list[Action]:
+    def down(self, why: str, intended: bool = True) -> list[Action]:
         was_up, self.up, self.why_down = self.up, False, why
         self._launch.interrupt()
-        return [PipelineDown(why)] if was_up else []
+        return [PipelineDown(why, intended)] if was_up else []
 
     # --- towards a running pipeline ---
 
@@ -198,7 +198,7 @@ class Layouts:
                 return actions + self.advance(now)
         return actions
 
-    def give_up(self, why: str, now: float) -> list[Action]:
+    def give_up(self, why: str, now: float, intended: bool = True) -> list[Action]:
         """Go on, or begin again, in the layout before. Once it is replayed without a stage that
         was lost, that is a loss like any other.
         """
@@ -210,7 +210,7 @@ class Layouts:
         rebalance.why, self.slots = why, rebalance.move.old
         self._launch.epoch = max(self._launch.epoch, rebalance.move.epoch)
         rebalance.enter(Phase.RETURN, now)
-        return self.down(f"the rebalance is given up: {why}")
+        return self.down(f"the rebalance is given up: {why}", intended)
 
     def end_rebalance(self, why: str, now: float, replayed: bool = False) -> list[Action]:
         if self.rebalance is None:

@@ -219,7 +219,8 @@ class Coordinator:
                     self._pipe.barrier()
                 case cl.PipelineDown():
                     self.note("pipeline-down", "", action.why)
-                    self.perform(self.scheduler.configure(None, time.monotonic()))
+                    now = time.monotonic()
+                    self.perform(self.scheduler.configure(None, now, intended=action.intended))
                     self.saved_kv.pipeline_down()
                     self.clients.streams.waiting(action.why)
                 case cl.RebalanceEnded():

@@ -55,14 +55,16 @@ class Scheduler:
         now: float,
         held: Mapping[bytes, int] | None = None,
         lost: Collection[int] = (),
+        intended: bool = False,
     ) -> list[Action]:
         """A new layout, or none. Every running sequence is issued again, from what `held` says that
         all stages have of it; without `held` from what was confirmed, and a Nack corrects it. After
         a barrier they go on: all that was sent has come back, and is held in the new layout too.
-        The stages `lost` have nothing: they are refilled, where the others have something.
+        The stages `lost` have nothing: they are refilled, where the others have something. When it
+        is `intended` that there is none no stage has ended, and nothing can be what ended it.
         """
         if pipeline is None:
-            actions = self._attempts.went_down(now)
+            actions = [] if intended else self._attempts.went_down(now)
             self._dispatch.reset(None)
             return actions
         before = self._dispatch.pipeline

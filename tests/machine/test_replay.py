@@ -106,3 +106,26 @@ def test_a_node_that_leaves_while_it_is_computed_again_is_not_waited_for() -> No
 def test_a_beat_of_another_process_is_nobodys() -> None:
     world = two()
     assert not world.step(beat("a", "s9", move=3))
+
+
+def test_a_stage_that_has_gone_further_than_it_could_tell_is_loaded_anew() -> None:
+    world = two()
+    world.lost[msg.Loaded] = 1
+    world.lost[msg.Assigned] = 9
+    world.rebalance(0.0, **UP)
+    assert world.stages["a"].held == UP["a"]
+    world.step(cl.RebalanceUnwanted("by an operator"))
+    assert world.cluster.state == "degraded", "for all it has told it holds what it did"
+    world.lost.clear()
+    again(world)
+    again(world)
+    assert (layout(world), held(world), settled(world)) == (HALVES, HALVES, True)
+    assert ended(world).why == "by an operator"
+
+
+def test_only_a_stage_that_is_lost_is_unintended() -> None:
+    world = two()
+    world.rebalance(0.0, **UP)
+    assert [down.intended for down in world.take(cl.PipelineDown)] == [True]
+    world.lose("a")
+    assert [down.intended for down in world.take(cl.PipelineDown)] == [False]

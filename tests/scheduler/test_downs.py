@@ -27,6 +27,14 @@ def test_a_request_that_always_ends_a_stage_is_ended() -> None:
     assert h.scheduler.status()["running"] == 0
 
 
+def test_nobody_is_blamed_for_what_was_intended() -> None:
+    h = Harness(Limits(max_downs=2))
+    h.submit(request(A))
+    for epoch in range(2, 8):
+        assert h.keep(h.scheduler.configure(None, h.now, intended=True)) == []
+        h.keep(h.scheduler.configure(pipeline(epoch=epoch), h.now, {}))
+
+
 def test_progress_clears_it() -> None:
     h = Harness(Limits(max_downs=2))
     h.decode(A)

@@ -169,7 +169,7 @@ class ClusterLayouts(Layouts):
                     self._up(action)
                 case cl.PipelineDown():
                     self.downs.append(action.why)
-                    world.do(world.scheduler.configure(None, world.now))
+                    world.do(world.scheduler.configure(None, world.now, intended=action.intended))
                 case cl.SendBarrier():
                     world.do(world.scheduler.barrier(world.now))
                 case cl.RebalanceEnded():
