@@ -36,6 +36,7 @@ class Draining:
         self._memory = Drained(coordinator.config.node.state_dir / "drained.json")
         self.nodes = self._memory.recall()
         self.going: set[str] = set()
+        self._planned: set[str] = set()  # about to leave; a layout without them is looked for
         self._staying: set[str] = set()  # about to leave, and their layers are not moved
 
     def begin(self) -> None:
@@ -108,7 +109,9 @@ class Draining:
 
     def leaving(self, node: str) -> None:
         """A shardd has said, or says again, that it is about to leave."""
-        if node in self._staying or self._of.stopping or self._of.cluster.slot_of(node) is None:
+        if node in self._staying | self._planned or self._of.stopping:
+            return
+        if self._of.cluster.slot_of(node) is None:
             return
         rebalancing = self._of.clients.rebalancing
         if rebalancing.under_way:  # of it, or of another: it says so again in a second
@@ -120,9 +123,11 @@ class Draining:
             self.going.discard(node)
             return
         self.going.add(node)
+        self._planned.add(node)
         due = time.monotonic() + self._of.config.timeouts.drain_s
 
         def found(proposal: Proposal) -> None:
+            self._planned.discard(node)
             change = rebalancing.change(model.spec, proposal.slots)
             left = due - time.monotonic()
             needed = (change.load_seconds or 0.0) + (change.copy_seconds or 0.0)
@@ -135,7 +140,11 @@ class Draining:
             except Refusal as refusal:
                 self._stay(node, refusal.why)
 
-        self._without(node, model, found, lambda r: self._stay(node, r.why), lambda nodes: None)
+        def failed(refusal: Refusal) -> None:
+            self._planned.discard(node)
+            self._stay(node, refusal.why)
+
+        self._without(node, model, found, failed, lambda nodes: None)
 
     def tick(self) -> None:
         """Let those go that nobody needs any more. Who has left, or is here again, may leave

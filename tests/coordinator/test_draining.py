@@ -107,6 +107,16 @@ def test_who_leaves_is_let_go_when_its_layers_are_elsewhere(of: Nodes) -> None:
     assert not of.cluster.members["b"].drained, "it may come back"
 
 
+def test_who_says_again_that_it_leaves_before_a_layout_is_found_is_moved_once(of: Nodes) -> None:
+    of.deaf.add(msg.Prepare)
+    of.happened(msg.Goodbye("b", "n1"))
+    of.clients.draining.leaving("b")
+    of.clients.draining.leaving("b")
+    of.desk.run()
+    assert of.clients.draining.going == {"b"}
+    assert not of.clients.draining.staying, "requests are taken while its layers move"
+
+
 def test_who_leaves_and_cannot_be_replaced_goes_when_its_requests_have_ended(
     tmp_path: Path,
 ) -> None:
