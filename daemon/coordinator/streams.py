@@ -11,6 +11,7 @@ from daemon.coordinator.answer import EXIT_FAILED, Answer, Refusal
 from daemon.coordinator.arguments import BadArguments, typed
 from daemon.coordinator.endings import Endings
 from daemon.coordinator.gaps import GapWatch
+from daemon.coordinator.journal import Delivery
 from daemon.coordinator.journalled import End
 from daemon.coordinator.stream import Stream
 from daemon.scheduler import actions as sc
@@ -146,7 +147,8 @@ class Streams:
         is told, by one write.
         """
         now = time.monotonic()
-        taken: list[tuple[Stream, int]] = []
+        taken: list[Stream] = []
+        given: list[Delivery] = []
         for action in actions:
             stream = self._streams.get(action.sequence)
             if stream is None or stream.stopped:
@@ -157,16 +159,15 @@ class Streams:
                 # A model's vocabulary may be padded: such a token has no text.
                 self._without_text(stream, action.tokens, error)
                 continue
-            taken.append((stream, used))
+            taken.append(stream)
+            if used:
+                logprobs = (action.logprobs or ())[:used]
+                given.append((stream.record, action.tokens[:used], logprobs))
             self._delivered.append((now, used))
             if self.watch and stream.answer:
                 self.watch.delivered(stream.sequence, stream.gaps, used)
-        self._of.journal.given(
-            (s.record, s.record.tokens[-used:], s.record.logprobs[-used:])
-            for s, used in taken
-            if used
-        )
-        for stream, _ in taken:
+        self._of.journal.given(given)
+        for stream in taken:
             if news := stream.news():
                 self._tell(stream, news)
             if stream.stopped:

@@ -12,6 +12,7 @@ from daemon import messages as msg
 from daemon.coordinator import resuming
 from daemon.coordinator.answer import Answer
 from daemon.coordinator.tokenizer import Tokenizer
+from daemon.scheduler import actions as sc
 from daemon.scheduler.request import FinishReason
 from tests.coordinator import test_conversations
 from tests.coordinator.stand_in import StandIn
@@ -333,3 +334,15 @@ def test_who_was_asked_to_end_leaves_nothing(start: Start) -> None:
     before.streams.close()
     assert "the coordinator has stopped" in before.last()
     assert not start().clients.resuming.left
+
+
+def test_two_deliveries_at_once_are_written_down_in_order(start: Start, chatml: Tokenizer) -> None:
+    """Of one sequence: each is in the journal once."""
+    tokens = spelt(chatml, "abcd")
+    before = start()
+    ask(before)
+    sequence = bytes.fromhex(ID)
+    parts = [sc.Deliver(sequence, 0, tuple(tokens[:3])), sc.Deliver(sequence, 3, (tokens[3],))]
+    before.clients.streams.deliver(parts)
+    after = start()
+    assert after.clients.resuming.left[sequence].tokens == tokens
