@@ -238,6 +238,7 @@ class Streams:
 
     def tick(self, now: float) -> None:
         self.endings.tick(now)
+        self._forget_delivered(now)
         for stream in list(self._streams.values()):
             silent = now - stream.heard_at
             if stream.answer and silent > SILENT_SECONDS:
@@ -252,9 +253,13 @@ class Streams:
 
     def rate(self, now: float) -> float:
         """Tokens per second of all streams together."""
+        self._forget_delivered(now)
+        return sum(count for _, count in self._delivered) / RATE_SECONDS
+
+    def _forget_delivered(self, now: float) -> None:
+        """Also when nobody asks for the rate."""
         while self._delivered and now - self._delivered[0][0] > RATE_SECONDS:
             self._delivered.popleft()
-        return sum(count for _, count in self._delivered) / RATE_SECONDS
 
     def close(self) -> None:
         """This process was asked to end, and no other is to go on with them."""

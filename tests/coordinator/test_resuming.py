@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from daemon import messages as msg
 from daemon.coordinator import resuming
 from daemon.coordinator.answer import Answer
+from daemon.coordinator.streams import RATE_SECONDS
 from daemon.coordinator.tokenizer import Tokenizer
 from daemon.scheduler import actions as sc
 from daemon.scheduler.request import FinishReason
@@ -346,3 +348,11 @@ def test_two_deliveries_at_once_are_written_down_in_order(start: Start, chatml: 
     before.clients.streams.deliver(parts)
     after = start()
     assert after.clients.resuming.left[sequence].tokens == tokens
+
+def test_the_rate_is_forgotten_though_nobody_asks_for_it(start: Start, chatml: Tokenizer) -> None:
+    of = start()
+    ask(of)
+    of.deliver(spelt(chatml, "abc"))
+    assert of.clients.streams._delivered
+    of.clients.streams.tick(time.monotonic() + RATE_SECONDS + 1.0)
+    assert not of.clients.streams._delivered
