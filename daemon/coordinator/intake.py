@@ -48,6 +48,7 @@ class Intake:
     def __init__(self, coordinator: Coordinator) -> None:
         self._of = coordinator
         self.waiting: dict[bytes, Waiting] = {}  # by sequence
+        self.preparing: dict[bytes, Answer] = {}  # whose ids their clients chose: who is to hear
 
     def generate(self, answer: Answer, arguments: dict[str, Any]) -> None:
         wanted = Generate.parse(arguments)
@@ -74,6 +75,8 @@ class Intake:
         work: Callable[[], list[int] | RunningTurn] = partial(_encode, model, wanted)
         if wanted.conversation:
             work = self._of.clients.conversations.beginning(model, wanted)
+        if wanted.sequence:
+            self.preparing[wanted.sequence] = answer
         self._of.desk.submit(
             work,
             lambda prompt: self._prepared(answer, model, wanted, prompt, began),
@@ -90,6 +93,7 @@ class Intake:
         return None
 
     def _refuse(self, answer: Answer, wanted: Generate, refusal: Refusal) -> None:
+        answer = self.preparing.pop(wanted.sequence or b"", answer)
         if wanted.conversation:
             self._of.clients.conversations.left(wanted.conversation)
         answer.refuse(refusal)
@@ -109,10 +113,10 @@ class Intake:
         elif model is not self._of.model:
             what, why = "the model was unloaded", "another took its place meanwhile"
             refusal = Refusal(EXIT_FAILED, what, why, "ask again")
-        refusal = refusal or self._taken(wanted)
         if refusal:
             self._refuse(answer, wanted, refusal)
             return
+        answer = self.preparing.pop(wanted.sequence or b"", answer)  # it may have come back
         kv_bits, prompt = _beginning(wanted, prepared)
         now, sequence = time.monotonic(), wanted.sequence or self._of.new_sequence()
         most = wanted.max_tokens or max(1, self._of.context_length - len(prompt))

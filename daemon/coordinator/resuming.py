@@ -40,7 +40,8 @@ class Resuming:
     def knows(self, sequence: bytes) -> bool:
         """Whether some request has this id."""
         streams = self._of.clients.streams
-        return sequence in self.left or sequence in streams or sequence in streams.endings
+        prepared = sequence in self._of.clients.intake.preparing
+        return prepared or any(sequence in ids for ids in (self.left, streams, streams.endings))
 
     def take_over(self, left: list[Journalled]) -> None:
         """What the journal has, at the start."""
@@ -57,8 +58,8 @@ class Resuming:
             raise BadArguments("which sequence? give its id, or the beginning of it")
         if tokens < 0:
             raise BadArguments(f"tokens is {tokens}, must be 0 or more")
-        streams = self._of.clients.streams
-        known = [*self.left, *streams, *streams.endings]
+        streams, preparing = self._of.clients.streams, self._of.clients.intake.preparing
+        known = [*self.left, *preparing, *streams, *streams.endings]
         found = [sequence for sequence in known if sequence.hex().startswith(wanted)]
         if not found:
             what, why = f"no request {wanted}", "it ended some time ago, or never was"
@@ -71,6 +72,9 @@ class Resuming:
                 taken_over(self._claims[sequence][0])
             self._claims[sequence] = answer, tokens
             answer.chunk({"waiting": NOT_YET})
+        elif sequence in preparing:  # it has no tokens yet
+            taken_over(preparing[sequence])
+            preparing[sequence] = answer
         else:
             self._attach(sequence, answer, tokens)
 

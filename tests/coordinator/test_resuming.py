@@ -11,7 +11,7 @@ import pytest
 
 from daemon import messages as msg
 from daemon.coordinator import resuming
-from daemon.coordinator.answer import Answer
+from daemon.coordinator.answer import Answer, Refusal
 from daemon.coordinator.streams import RATE_SECONDS
 from daemon.coordinator.tokenizer import Tokenizer
 from daemon.scheduler import actions as sc
@@ -312,8 +312,8 @@ def test_an_id_is_used_once(start: Start) -> None:
         of.clients.request(
             b"client", msg.Request(msg.PROTOCOL, 1, "generate", {"prompt": "x", "sequence": other})
         )
-    of.desk.run()
     assert taken in of.last()
+    of.desk.run()
     assert [s.id.hex() for s in of.scheduler.sequences()] == [other]
 
 
@@ -348,6 +348,22 @@ def test_two_deliveries_at_once_are_written_down_in_order(start: Start, chatml: 
     before.clients.streams.deliver(parts)
     after = start()
     assert after.clients.resuming.left[sequence].tokens == tokens
+
+
+def test_a_client_may_come_back_while_its_prompt_is_read(start: Start) -> None:
+    """It asks for what it cannot know to have arrived, and does not have to ask anew."""
+    of = start()
+    wanted = {"prompt": "one", "raw": True, "sequence": ID}
+    of.intake.generate(of.answer(), wanted)
+    later = Answer(of.say, b"client", 2)
+    of.clients.resuming.resume(later, {"sequence": ID})
+    assert "another client has this request" in of.last()
+    with pytest.raises(Refusal, match="has this id"):
+        of.intake.generate(of.answer(), wanted)
+    of.desk.run()
+    assert [m.request for m in of.heard if isinstance(m, msg.Chunk)] == [2]
+    assert not of.clients.intake.preparing
+
 
 def test_the_rate_is_forgotten_though_nobody_asks_for_it(start: Start, chatml: Tokenizer) -> None:
     of = start()
