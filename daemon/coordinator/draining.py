@@ -108,7 +108,12 @@ class Draining:
         return any(m.draining and m.name not in self.going for m in members)
 
     def leaving(self, node: str) -> None:
-        """A shardd has said, or says again, that it is about to leave."""
+        """A shardd has said, or says again, that it is about to leave. One that is not the node's
+        present one says nothing about it.
+        """
+        member = self._of.cluster.members.get(node)
+        if member is None or not member.draining:
+            return
         if node in self._staying | self._planned or self._of.stopping:
             return
         if self._of.cluster.slot_of(node) is None:

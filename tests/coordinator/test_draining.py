@@ -157,3 +157,11 @@ def test_a_damaged_file_is_ignored(tmp_path: Path, text: str) -> None:
     of = Nodes(tmp_path, "a")
     assert of.clients.draining.nodes == frozenset()
     of.happened(NodesDrained(of.clients.draining.nodes))
+
+
+def test_a_shardd_that_was_replaced_moves_nothing(of: Nodes) -> None:
+    before = of.cluster.slots
+    of.happened(msg.Goodbye("b", "an earlier one"))
+    of.clients.draining.leaving("b")
+    assert of.cluster.slots == before
+    assert not of.clients.draining.going
