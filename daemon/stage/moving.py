@@ -130,7 +130,7 @@ class Moving:
             former, self._former = self._former, None
             self._place.hold(*former)
         elif coming and coming.ready and coming.ready.stage.layers == layers:
-            coming.take_over(with_kv=False)
+            self._take_over(coming, with_kv=False)
 
     # --- what happens ---
 
@@ -227,15 +227,21 @@ class Moving:
         if coming:
             if not coming.complete(asked.givers):
                 return []
-            if place.worker and place.held:
-                self._former = place.worker, place.held
-            coming.take_over(with_kv=True)
+            self._take_over(coming, with_kv=True)
         if place.layers is None:
             return []
         self._switch = None
         where = (asked.stage, asked.next_address, asked.chunk_tokens)
         layers = (place.layers.start, place.layers.end)
         return place.assign(msg.Assign(asked.term, asked.epoch, *where, *layers))
+
+    def _take_over(self, coming: Preparation, with_kv: bool) -> None:
+        """What was held stays until a frame is computed, and is discarded then: it would not go by
+        itself, its modules refer to each other.
+        """
+        if self._place.worker and self._place.held:
+            self._former = self._place.worker, self._place.held
+        coming.take_over(with_kv)
 
     def _taker(self, told: dict[str, Any], worker: Worker) -> Taker:
         layers = LayerRange(int(told["start"]), int(told["end"]))
