@@ -78,7 +78,9 @@ class Scheduler:
         for sequence in self._book.running.values():
             sequence.forgive()
             sequence.tried = False
-            if sequence.issued == 0:
+            # Stages that were to be refilled may have another place now.
+            replaced = sequence.refilling is not None and (behind_barrier or bool(lost))
+            if sequence.issued == 0 and not replaced:
                 self._dispatch.ready.push(sequence)  # nothing of it was sent in this attempt
                 continue
             if behind_barrier and sequence.issued == sequence.confirmed:

@@ -121,6 +121,15 @@ def test_a_stage_that_is_lost_again_has_all_of_it_refilled() -> None:
     assert show(lost(h, 0, epoch=4))[:2] == ["send A4[0:16)", "send A4[16:32)"], "nothing is proven"
 
 
+def test_another_layout_does_not_refill_the_places_of_the_one_before() -> None:
+    """Also where nothing was sent yet: a frame for a stage that is not there passes all."""
+    h = decoding(limits=Limits())
+    lost(h, 2)
+    h.keep(h.scheduler.link_failed(h.now))  # it waits now, before it is sent again
+    actions = h.keep(h.scheduler.configure(pipeline(3, stages=1), h.now, lost=[0]))
+    assert show(actions) == ["send A4[0:16)", "send A4[16:32)"]
+
+
 def test_passes_of_stages_that_did_nothing_teach_nothing() -> None:
     h = decoding()
     lost(h, 1)
