@@ -38,7 +38,7 @@ def test_of_the_whole_cluster(fresh: Callable[..., Cluster], reference: Referenc
     running = Generation(cluster, CODE, 150).wait_tokens(5)
     cluster.processes["n1"].send_signal(signal.SIGTERM)
     until(lambda: cluster.state() in ("draining", ""), "it drains")
-    late = Generation(cluster, CODE, 5).join()
+    late = Generation(cluster, CODE, 5, steady=False).join()
     assert late.error is not None
     assert late.error.code in (4, 5), late.error.line()
     reference.check(CODE, running.result().tokens)
@@ -90,7 +90,7 @@ def test_of_one_that_the_others_cannot_do_without(
 
 def test_a_second_signal_does_not_wait(fresh: Callable[..., Cluster]) -> None:
     cluster = fresh(4, 4)
-    running = Generation(cluster, CODE, 3000).wait_tokens(5)
+    running = Generation(cluster, CODE, 3000, steady=False).wait_tokens(5)
     taken = cluster.mark("sleep-1", "1")
     until(taken.exists, "a stage is busy for long")
     for process in cluster.processes.values():
