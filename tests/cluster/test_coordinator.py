@@ -105,6 +105,7 @@ def test_streams_of_every_kind_go_on(cluster: Cluster, reference: Reference) -> 
     assert len(cluster.events("resumed")) == len(together)
 
 
+@pytest.mark.soak
 def test_while_a_prompt_is_read(cluster: Cluster, reference: Reference) -> None:
     taken = cluster.mark("sleep-1", "16")
     one = Generation(cluster, LONG, 24)
@@ -114,6 +115,7 @@ def test_while_a_prompt_is_read(cluster: Cluster, reference: Reference) -> None:
     assert len(one.tokens) == 24
 
 
+@pytest.mark.soak
 def test_again_and_again(cluster: Cluster, reference: Reference) -> None:
     one = Generation(cluster, CLASS, TOKENS)
     for count in (1, 30, 60):

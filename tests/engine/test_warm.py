@@ -58,7 +58,12 @@ WORK = """if True:
 @pytest.mark.skipif(shutil.which("g++") is None, reason="MLX compiles with g++ on the CPU")
 @pytest.mark.skipif(os.uname().sysname != "Linux", reason="looks where MLX on Linux compiles to")
 @pytest.mark.parametrize(
-    ("architecture", "seconds"), [("qwen3", 2.0), ("gemma3_text", 0.0), ("deepseek_v3", 0.0)]
+    ("architecture", "seconds"),
+    [
+        ("qwen3", 2.0),
+        pytest.param("gemma3_text", 0.0, marks=pytest.mark.soak),
+        pytest.param("deepseek_v3", 0.0, marks=pytest.mark.soak),
+    ],
 )
 def test_no_compilation_after_ready(
     architecture: str, seconds: float, tiny: MakeTiny, tmp_path: Path
