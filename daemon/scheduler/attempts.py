@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection
 
-from daemon.scheduler.actions import Action, Finished, Inquire, Revoke
+from daemon.scheduler.actions import Action, Finished, Inquire
 from daemon.scheduler.book import Book
 from daemon.scheduler.dispatch import Dispatch
 from daemon.scheduler.pipeline import Limits, Pipeline
@@ -194,7 +194,7 @@ class Attempts:
             self._dispatch.ready.park(sequence, now + delay)
         else:
             self._dispatch.ready.push(sequence)
-        return [*actions, Revoke(sequence.id, sequence.attempt)]
+        return [*actions, *self._dispatch.revoke(sequence.id, sequence.attempt)]
 
     def resume(self, sequence: Sequence) -> None:
         """Stages that were given what others held of it go on where all have got to. The attempt is
@@ -216,7 +216,7 @@ class Attempts:
         self._book.changed(sequence)
         sequence.constants_due = due
         self._residency.began(sequence)
-        return [Revoke(sequence.id, sequence.attempt)] if under_way else []
+        return [*self._dispatch.revoke(sequence.id, sequence.attempt)] if under_way else []
 
     def inquire(self) -> list[Action]:
         if self._dispatch.pipeline is None:
@@ -230,14 +230,14 @@ class Attempts:
         self._book.wait(sequence)
         self._dispatch.speculator.forget(sequence.id)
         self._residency.preempt(sequence)
-        return [Revoke(sequence.id, sequence.attempt)]
+        return [*self._dispatch.revoke(sequence.id, sequence.attempt)]
 
     def finish(
         self, sequence: Sequence, reason: FinishReason, now: float, error: str = ""
     ) -> list[Action]:
         actions: list[Action] = [Finished(sequence.id, reason, sequence.usage(now), error)]
         if self._dispatch.withdraw(sequence.id):
-            actions.append(Revoke(sequence.id, sequence.attempt + 1))
+            actions += self._dispatch.revoke(sequence.id, sequence.attempt + 1)
         self._book.remove(sequence)
         self._dispatch.speculator.forget(sequence.id)
         self._residency.ended(sequence, reason in _KEPT, now)

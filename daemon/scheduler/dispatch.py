@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from daemon.scheduler.actions import Propose, Send
+from daemon.scheduler.actions import Propose, Revoke, Send
 from daemon.scheduler.compose import Load, Piece, compose
 from daemon.scheduler.cost import CostModel, Pass
 from daemon.scheduler.inflight import Microbatch, Window
@@ -56,6 +56,12 @@ class Dispatch:
         for microbatch in self.window.drop_sequence(sequence):
             self.outbox.lost(microbatch)
         return bool(under_way)
+
+    def revoke(self, sequence: bytes, attempt: int) -> list[Revoke]:
+        """What is under way of earlier attempts need not be computed any more; but behind a barrier
+        it is, so that all stages end with the same tokens.
+        """
+        return [] if self.holds else [Revoke(sequence, attempt)]
 
     def judged(self, sequence: Sequence, guesses: int) -> None:
         """The pipeline has said what comes where `guesses` had been sent: all were right, or the
