@@ -186,7 +186,10 @@ class ClusterLayouts(Layouts):
         costs = (StageCost(((1, DECODE_SECONDS),), world.token_seconds),) * count
         memory = (world.memory,) * count
         pipeline = Pipeline(up.term, up.epoch, costs, CONTEXT, CHUNK, memory=memory)
-        lost = [] if up.moved else lost
+        if up.moved:
+            lost = []
+            while world.scheduler.residency.expected.give_up():
+                pass  # what was read for the layout before
         world.do(world.scheduler.configure(pipeline, world.now, lost=lost))
 
     # --- what happens ---

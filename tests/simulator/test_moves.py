@@ -27,7 +27,8 @@ def run(seeds: range, rates: Rates, guessing: bool = False) -> Counter[str]:
             assert isinstance(layouts, ClusterLayouts)
             if not world.faults:
                 assert layouts.downs == ["the coordinator's term was raised"], "at its end"
-                assert not world.scheduler.reissues.total()
+                if world.memory.reach is None:  # else a fork may come too late, as ever
+                    assert not world.scheduler.reissues.total()
                 if not world.scheduler.residency.counts["preemptions"]:
                     assert not world.again, "computed twice"
         for end in layouts.ended:
