@@ -175,6 +175,8 @@ class Layouts:
         move = Move(self.term, self._moves, self.epoch + 1, self.slots, event.slots)
         self.rebalance = Rebalance(self._rules, self.wanted, move, event.replay_seconds, now)
         self._leftovers.keep(move.nodes)
+        for node in move.nodes:  # a late word on a move of a coordinator before this one
+            self.members[node].settled()
         return [Note("rebalance", "", f"to {shown(move.new)}"), *self.advance(now)]
 
     def _move_on(self, now: float) -> list[Action]:

@@ -162,7 +162,9 @@ class Rebalance:
         switched = [self._orders.has_switched(members[s.node], s) for s in self.move.new]
         if self.barrier_returned and all(switched):
             return [], Committed()
-        computed = sum(m.beat.frames_finished for m in members.values() if m.beat)
+        beats = [member.beat for member in members.values() if member.beat]
+        # Who computes long before the barrier is slow; that it hangs is found out by its frames.
+        computed = sum(beat.frames_finished + beat.busy_seconds for beat in beats)
         sign = self.barrier_returned, sum(switched), computed, self.copied_bytes(members)
         outcome = self._timeout(sign, self._rules.switch_within, now)
         return self._orders.switch(members, now), outcome

@@ -197,6 +197,28 @@ def test_a_barrier_that_is_lost_ends_it_unless_stages_go_on_computing() -> None:
     assert (layout(world), held(world), settled(world)) == (HALVES, HALVES, True)
 
 
+def test_one_frame_before_the_barrier_may_take_long() -> None:
+    world = two()
+    world.rebalance(**UP)
+    for n in range(1, 4):
+        world.pass_time(RULES.switch_within - 1, microbatch=7, busy_seconds=4.0 * n)
+    assert world.cluster.up
+    assert world.cluster.rebalance
+
+
+def test_what_was_said_of_an_earlier_move_does_not_count() -> None:
+    """Numbers begin again with every coordinator: the last word of the one before may come late."""
+    world = two()
+    world.lost[msg.Prepared] = 100
+    for name, (start, end) in UP.items():
+        late = (f"tcp://{name}:1", f"tcp://{name}:9", 0.1, "", "")
+        world.step(msg.Prepared(name, world.incarnations[name], 1, start, end, *late))
+    world.rebalance(**UP)
+    world.pass_time(1.0)
+    assert world.cluster.rebalance
+    assert world.cluster.rebalance.phase is Phase.PREPARE
+
+
 def test_a_giver_that_says_nothing_ends_it() -> None:
     world = two()
     world.lost[msg.Giving] = 100
