@@ -178,6 +178,8 @@ class Moving:
                 self._giving.finish()
             except PieceError as error:
                 self._cannot_give(str(error))
+            else:  # before it says that it has switched: then the move may be over
+                self._report(self._giving.sent_bytes, 0, "")
         return self._try_switch()
 
     def went_on(self) -> None:

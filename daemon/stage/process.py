@@ -192,6 +192,7 @@ class StageProcess:
                 self._place.unload()
             case msg.Prepare():
                 self._moving.prepare(message)
+                self._progress.move = self._moving.number  # said before it is prepared
             case msg.Give():
                 self._moving.give(message)
             case msg.Switch():
