@@ -156,6 +156,7 @@ def test_the_end_of_a_stream_is_kept_for_a_while(cluster: Cluster, reference: Re
     reference.check(CODE, one.tokens)
 
 
+@pytest.mark.soak
 def test_a_turn_of_a_conversation(cluster: Cluster, reference: Reference) -> None:
     wanted = arguments(CODE, TOKENS, conversation="killed")
     first = Generation(cluster, CODE, TOKENS, wanted=wanted).wait_tokens(10)
@@ -188,6 +189,7 @@ def test_shardctl_goes_on_printing(cluster: Cluster, reference: Reference) -> No
     assert printed.removesuffix("\n") == reference.text(reference.tokens(CODE, 400))
 
 
+@pytest.mark.soak
 def test_a_killed_client_is_followed_by_another(cluster: Cluster, reference: Reference) -> None:
     words = ("generate", "--raw", "--ignore-eos", "--max-tokens", str(LONGER), CODE)
     with running(cluster, *words) as process:

@@ -61,6 +61,7 @@ def test_its_shardd_replaces_one_that_stands_still(two: Cluster, reference: Refe
     check(two, reference, term, *both)
 
 
+@pytest.mark.soak
 def test_another_shardd_ends_the_one_that_was_left_behind(
     two: Cluster, reference: Reference
 ) -> None:
@@ -75,6 +76,7 @@ def test_another_shardd_ends_the_one_that_was_left_behind(
     check(two, reference, term, *both)
 
 
+@pytest.mark.soak
 def test_one_that_finds_itself_replaced_ends_without_a_word(
     two: Cluster, reference: Reference
 ) -> None:

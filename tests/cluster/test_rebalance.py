@@ -70,9 +70,9 @@ def three(cluster: Cluster) -> Iterator[Cluster]:
 @pytest.mark.parametrize(
     ("split", "nodes"),
     [
-        ((2, 4, 2), ALL),  # up
+        pytest.param((2, 4, 2), ALL, marks=pytest.mark.soak),  # up
         pytest.param((4, 2, 2), ALL, marks=pytest.mark.soak),  # down
-        ((3, 3, 2), ["n2", "n1", "n3"]),  # swapped
+        pytest.param((3, 3, 2), ["n2", "n1", "n3"], marks=pytest.mark.soak),  # swapped
         ((4, 4), ["n1", "n3"]),  # one removed; on the way back it is inserted
         pytest.param((3, 3, 2), ["n1", "n3", "n2"], marks=pytest.mark.soak),  # the last moved
         pytest.param((8,), ["n2"], marks=pytest.mark.soak),
