@@ -6,17 +6,16 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from ctl.errors import CommandError
 from tests.cluster.generation import Generation
 from tests.cluster.harness import Cluster, until
+from tests.cluster.moves import Move, layout
 from tests.cluster.prompts import CLASS, CODE, LONG
 from tests.cluster.reference import Reference
 
@@ -24,38 +23,6 @@ ALL = ["n1", "n2", "n3"]
 TOKENS = 300
 SAMPLING = {"temperature": 1.1, "seed": 7, "repetition_penalty": 1.2}
 HERE = ((3, 3, 2), ALL)
-
-
-class Move:
-    """A rebalance in a thread: its progress, and what comes of it."""
-
-    def __init__(self, cluster: Cluster, split: tuple[int, ...], nodes: list[str]) -> None:
-        self.phases: list[str] = []
-        self.reply: dict[str, Any] = {}
-        self.error: CommandError | None = None
-        self._cluster = cluster
-        self._wanted = {"split": list(split), "nodes": nodes}
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            with self._cluster.client() as client:
-                for message in client.stream("rebalance", self._wanted):
-                    if moving := message.data.get("moving"):
-                        self.phases.append(moving["phase"])
-                    self.reply = message.data
-        except CommandError as error:
-            self.error = error
-
-    def end(self) -> Move:
-        self._thread.join(60.0)
-        assert not self._thread.is_alive(), f"it does not end: {self._cluster.logs()[-6000:]}"
-        return self
-
-
-def layout(cluster: Cluster) -> dict[str, str]:
-    return {stage["node"]: stage["layers"] for stage in cluster.ask("pipeline")["stages"]}
 
 
 @pytest.fixture
