@@ -12,7 +12,7 @@ import zmq
 
 from transports.address import Address
 from transports.base import LinkReceiver, LinkSender, LinkState
-from transports.errors import LinkDown
+from transports.errors import AddressError, LinkDown
 from transports.factory import open_receiver, open_sender
 from transports.frame import Frame
 from transports.limits import FrameLimits
@@ -134,3 +134,16 @@ def plain_allowed(address: str, networks: Sequence[Network]) -> bool:
     except ValueError:
         return False
     return any(host in network for network in networks)
+
+
+def kv_address(address: str, networks: Sequence[Network]) -> Address:
+    """Where KV is sent to or read from, beside the ring. AddressError when it may not travel
+    there.
+    """
+    where = Address.parse(address)
+    if where.scheme != "tcp":
+        raise AddressError(address, "KV travels over TCP", "give a tcp:// address")
+    if not where.is_loopback and not plain_allowed(address, networks):
+        why = "plain ZeroMQ is not allowed there"
+        raise AddressError(address, why, "see security.plain_networks")
+    return where.resolved()

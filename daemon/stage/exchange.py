@@ -21,7 +21,7 @@ import zmq
 
 from daemon import logs
 from daemon.layers import LayerRange
-from daemon.ring import Network, plain_allowed
+from daemon.ring import Network, kv_address
 from daemon.storage.content import SLICE, Buffer
 from daemon.storage.errors import CannotRead, StorageError
 from daemon.storage.folder import KvFolder, LocalFile
@@ -47,7 +47,7 @@ class Shelf:
 
     def __init__(self, context: zmq.Context[Any], address: str, networks: Sequence[Network]):
         """`address` is that of the node's data, whose port is not used. AddressError."""
-        where = _checked(address, networks)
+        where = kv_address(address, networks)
         self.socket = context.socket(zmq.ROUTER)
         configure(self.socket, where, _LIMITS, _OPTIONS)
         self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
@@ -115,7 +115,7 @@ class RemoteFile:
         """AddressError for an address that may not be read from; CannotRead when there are no more
         sockets.
         """
-        where = _checked(address, networks)
+        where = kv_address(address, networks)
         self.name = f"{address} layers {layers} of {entry}"
         self.size = 0
         self._file = (digest, entry, layers.start, layers.end)
@@ -189,16 +189,6 @@ def _not_read(name: str) -> Iterator[None]:
         yield
     except zmq.ZMQError as error:
         raise CannotRead(name, str(error).lower()) from error
-
-
-def _checked(address: str, networks: Sequence[Network]) -> Address:
-    where = Address.parse(address)
-    if where.scheme != "tcp":
-        raise AddressError(address, "saved KV travels over TCP", "give a tcp:// address")
-    if not where.is_loopback and not plain_allowed(address, networks):
-        why = "plain ZeroMQ is not allowed there"
-        raise AddressError(address, why, "see security.plain_networks")
-    return where.resolved()
 
 
 def _list_of(types: tuple[type, ...], data: bytes | memoryview) -> list[Any] | None:

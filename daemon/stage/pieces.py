@@ -18,7 +18,7 @@ import msgpack
 import zmq
 
 from daemon.layers import LayerRange
-from daemon.ring import Network, plain_allowed
+from daemon.ring import Network, kv_address
 from transports.address import Address
 from transports.errors import AddressError
 from transports.frame import SEQUENCE_ID_BYTES
@@ -88,7 +88,7 @@ class PieceSender:
         move: int,
         giver: str,
     ) -> None:
-        where = _checked(address, networks)
+        where = kv_address(address, networks)
         self.address = address
         self._head = (move, giver)
         self._number = 0
@@ -123,7 +123,7 @@ class PieceReceiver:
     def __init__(
         self, context: zmq.Context[Any], address: str, networks: Sequence[Network], move: int
     ) -> None:
-        where = _checked(address, networks)
+        where = kv_address(address, networks)
         self._move = move
         self._numbers: dict[str, int] = {}
         self.socket = context.socket(zmq.PULL)
@@ -161,16 +161,6 @@ class PieceReceiver:
 
     def close(self) -> None:
         self.socket.close(linger=0)
-
-
-def _checked(address: str, networks: Sequence[Network]) -> Address:
-    where = Address.parse(address)
-    if where.scheme != "tcp":
-        raise AddressError(address, "KV travels over TCP", "give a tcp:// address")
-    if not where.is_loopback and not plain_allowed(address, networks):
-        why = "plain ZeroMQ is not allowed there"
-        raise AddressError(address, why, "see security.plain_networks")
-    return where.resolved()
 
 
 def _fields(piece: Piece) -> list[Any]:

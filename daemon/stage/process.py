@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import secrets
 import time
-from pathlib import Path
 from typing import Any
 
 import zmq
@@ -200,7 +199,7 @@ class StageProcess:
             case msg.Settle():
                 self._moving.settle(message)
             case msg.Profile():  # for seconds: the coordinator asks none that serves
-                folder = Path(self._config.models.get(message.model, message.folder))
+                folder = self._place.folder(message.model, message.folder)
                 self._control.say(profile(message, folder, self._config.node, self._reading))
             case msg.Revoke():
                 if self._place.worker:
