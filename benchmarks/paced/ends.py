@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from benchmarks.paced.plan import Kept, PacedPlan
-from benchmarks.paced.relay import EARLY_SECONDS, open_hop
+from benchmarks.paced.relay import open_hop
 from daemon.ring import Ring
 from transports.frame import SEQUENCE_ID_BYTES, Frame, FrameKind
 
@@ -56,7 +56,7 @@ def pace_links(plan: PacedPlan, kept: Kept, onward: bool) -> None:
     arrivals = Arrivals(plan, kept)
     connect, send, receive = Ring.connect, Ring.send, Ring.receive
     shortest = min(plan.hop_seconds(True, 0), plan.hop_seconds(False, 0))
-    by_relay = onward and shortest > 2 * EARLY_SECONDS
+    by_relay = onward and shortest > 2 * plan.early_seconds
 
     @cache
     def way(address: str) -> str:

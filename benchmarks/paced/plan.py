@@ -15,6 +15,7 @@ from benchmarks.paced.timing import wait_until
 from transports.codecs.layout import encoded_bytes
 from transports.frame import DType
 
+EARLY = 0.5e-3  # of virtual time: the relay lets frames go, and their receiver keeps them as long
 ALLOWED_OVERRUNS = 0.01  # share of the passes, or hops, that may take longer than they should
 
 
@@ -46,6 +47,10 @@ class PacedPlan:
         pace = self.pace
         rows = payload / encoded_bytes(pace.codec, self.hidden_size, 1, DType.FLOAT32)
         return self.slow * (pace.link.ids if ids else pace.link.hidden(rows * pace.row_bytes))
+
+    @property
+    def early_seconds(self) -> float:
+        return self.slow * EARLY
 
     def write(self, path: Path) -> None:
         data = {

@@ -19,14 +19,13 @@ from transports.frame import FrameKind
 
 KIND_AT = 6  # see transports.wire
 QUEUE = 1000
-EARLY_SECONDS = 1.5e-3
 AWAKE_SECONDS = 1e-3  # before a frame is due: a poll cannot wait for less
 
 
 class Hop:
     """One frame at a time, in order."""
 
-    def __init__(self, context: zmq.Context[Any], target: str) -> None:
+    def __init__(self, context: zmq.Context[Any], target: str, early: float) -> None:
         self.pull = context.socket(zmq.PULL)
         self._push = context.socket(zmq.PUSH)
         for socket in (self.pull, self._push):
@@ -37,6 +36,7 @@ class Hop:
         self.address = f"tcp://127.0.0.1:{self.pull.bind_to_random_port('tcp://127.0.0.1')}"
         self._under_way: deque[tuple[float, list[bytes]]] = deque()
         self._free = 0.0
+        self._early = early
 
     @property
     def due(self) -> float:
@@ -44,7 +44,7 @@ class Hop:
 
     def take(self, parts: list[bytes], now: float, seconds: float) -> None:
         self._free = max(now, self._free) + seconds
-        self._under_way.append((self._free - EARLY_SECONDS, parts))
+        self._under_way.append((self._free - self._early, parts))
 
     def deliver(self) -> None:
         """The oldest."""
@@ -80,7 +80,7 @@ class Relay:
                 self._asked.send_string(self._open(self._asked.recv_string()))
 
     def _open(self, target: str) -> str:
-        hop = Hop(self._context, target)
+        hop = Hop(self._context, target, self._plan.early_seconds)
         self._hops[hop.pull] = hop
         self._poller.register(hop.pull, zmq.POLLIN)
         return hop.address
