@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 PRIOR = 0.6  # before anything is known: some guesses cost little
-PRIOR_WEIGHT = 2.0  # guesses of a sequence's own that count as much as those of others
-FORGET = 0.98  # of what was seen before, per guess: about the last 50 count
+PRIOR_WEIGHT = 1.0  # guesses of a sequence's own that count as much as those of others
+FORGET = 0.985  # of what was seen before, per guess: about the last 70 count
 STEP = 1.25  # runs of right guesses whose lengths differ by less than this factor are alike
 
 
