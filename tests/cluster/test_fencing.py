@@ -17,7 +17,7 @@ from tests.cluster.harness import Cluster, until
 from tests.cluster.prompts import CLASS, CODE
 from tests.cluster.reference import Reference
 
-TOKENS = 1500
+TOKENS = 400
 
 
 @pytest.fixture(scope="module")
