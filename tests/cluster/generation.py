@@ -123,18 +123,19 @@ class Generation:
 
     def _wait(self, check: Any, what: str) -> Self:
         with self._changed:
-            done = self._changed.wait_for(lambda: check() or self._ended(), PATIENCE)
+            done = self._changed.wait_for(lambda: check() or self.over, PATIENCE)
         assert done, f"no {what} in {PATIENCE:g} s; {len(self.tokens)} tokens have come"
         assert check(), f"ended before {what}: {self.error and self.error.line()} {self.reply}"
         return self
 
-    def _ended(self) -> bool:
+    @property
+    def over(self) -> bool:
         return bool(self.reply or self.error)
 
     def join(self, seconds: float = PATIENCE) -> Self:
         """Wait for its end, good or bad."""
         with self._changed:
-            assert self._changed.wait_for(self._ended, seconds), "the request does not end"
+            assert self._changed.wait_for(lambda: self.over, seconds), "the request does not end"
         self._thread.join(PATIENCE)
         return self
 
