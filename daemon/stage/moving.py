@@ -28,6 +28,7 @@ log = logs.get("moving")
 
 REPORT_SECONDS = 0.25
 FULL_MS = 2  # until a taker that had no room is tried again
+IDLE_MS = 250  # until it is looked whether there is something to give, if no frame comes
 NOTHING = (0, 0)
 
 
@@ -56,6 +57,7 @@ class Moving:
         self._coming: Preparation | None = None
         self._giving: Giving | None = None
         self._report_at = 0.0
+        self._pause_ms = 0
         self._switch: msg.Switch | None = None
         self._barrier = NOTHING  # term and epoch of the newest that has passed
         self._former: tuple[Worker, msg.Loaded] | None = None
@@ -104,7 +106,7 @@ class Moving:
         except (AddressError, KeyError, TypeError, ValueError) as error:
             self._cannot_give(f"KV cannot be sent to {asked.takers!r:.200}: {error}")
             return
-        self._giving, self._report_at = Giving(worker, takers), 0.0
+        self._giving, self._report_at, self._pause_ms = Giving(worker, takers), 0.0, 0
 
     def switch(self, asked: msg.Switch) -> list[Frame]:
         if not self._begin(asked.term, asked.move):
@@ -152,34 +154,38 @@ class Moving:
             self._coming.piece()
         return self._try_switch()
 
-    def step(self, most_ms: int) -> int:
-        """Give one more piece. Returns after how many milliseconds to come back, at most so
-        many.
+    def step(self) -> list[Frame]:
+        """Give one more piece; when the barrier has passed and that was all, switch if that can
+        be.
         """
         giving = self._giving
         if giving is None or giving.finished:
-            return most_ms
+            return []
         try:
             sent = giving.step()
         except PieceError as error:
             self._cannot_give(str(error))
-            return most_ms
+            return []
+        self._pause_ms = IDLE_MS if sent is None else 0 if sent else FULL_MS
+        if giving.finished:  # said before it switches: then the move may be over
+            self._report(giving.sent_bytes, 0, "")
+            return self._try_switch()
         if (now := time.monotonic()) >= self._report_at:
             self._report_at = now + REPORT_SECONDS
             self._report(giving.sent_bytes, giving.left_bytes, "")
-        wait = REPORT_SECONDS * 1000 if sent is None else 0 if sent else FULL_MS
-        return min(most_ms, int(wait))
+        return []
+
+    def pause(self, most_ms: int) -> int:
+        """After how many milliseconds there is something to give again, at most so many."""
+        under_way = self._giving is not None and not self._giving.finished
+        return min(most_ms, self._pause_ms) if under_way else most_ms
 
     def passed_barrier(self, term: int, epoch: int) -> list[Frame]:
         """The last frame of this epoch was sent on."""
         self._barrier = term, epoch
-        if self._giving and not self._giving.finished:
-            try:
-                self._giving.finish()
-            except PieceError as error:
-                self._cannot_give(str(error))
-            else:  # before it says that it has switched: then the move may be over
-                self._report(self._giving.sent_bytes, 0, "")
+        if self._giving:
+            self._giving.end()
+            return self.step()
         return self._try_switch()
 
     def went_on(self) -> None:
@@ -225,6 +231,8 @@ class Moving:
     def _try_switch(self) -> list[Frame]:
         asked, place, coming = self._switch, self._place, self._coming
         if asked is None or (asked.barrier and self._barrier != place.number):
+            return []
+        if self._giving and not self._giving.finished:
             return []
         if coming:
             if not coming.complete(asked.givers):

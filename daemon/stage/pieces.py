@@ -96,17 +96,19 @@ class PieceSender:
         configure(self._socket, where, _LIMITS, _OPTIONS)
         self._socket.connect(str(where))
 
-    def send(self, piece: Piece, data: bytes, wait: bool = False) -> bool:
-        """False when the taker has no room for it now; with `wait` that is a PieceError, after some
-        time.
+    @property
+    def room(self) -> bool:
+        """Whether the taker has room for a piece, as far as is known: what is made of a cache in
+        vain takes time.
         """
+        return bool(self._socket.get(zmq.EVENTS) & zmq.POLLOUT)
+
+    def send(self, piece: Piece, data: bytes = b"") -> bool:
+        """False when the taker has no room for it now."""
         head = msgpack.packb([*self._head, self._number + 1, *_fields(piece)])
         try:
-            self._socket.send_multipart([head, data], 0 if wait else zmq.NOBLOCK)
+            self._socket.send_multipart([head, data], zmq.NOBLOCK)
         except zmq.Again:
-            if wait:
-                why = f"it takes nothing for {_OPTIONS.send_timeout_s:g} s"
-                raise PieceError(f"{self.address}: {why}") from None
             return False
         except zmq.ZMQError as error:
             raise PieceError(f"{self.address}: {str(error).lower()}") from error

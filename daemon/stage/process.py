@@ -122,7 +122,8 @@ class StageProcess:
                 if welcome_due or self._rejoin:
                     welcome_due = not self._control.hello(self._node_incarnation, self._place.held)
                     self._rejoin = False
-                ready = self._arrivals.wait(self._poller.poll, self._moving.step(POLL_MS))
+                self._go_on(self._moving.step())
+                ready = self._arrivals.wait(self._poller.poll, self._moving.pause(POLL_MS))
                 if self._control.socket in ready:
                     self._take_control()
                 elif self._ring.pollable in ready:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from daemon.engine.stage import Stage
 from daemon.engine.transfer import cut, only_grows
 from daemon.fidelity import Fidelity
 from daemon.footprint import StageMemory
+from daemon.history import History
 from daemon.layers import LayerRange
 from daemon.sampling import SamplingParams
 from daemon.scheduler.pipeline import Limits, Pipeline, StageCost
@@ -26,7 +28,7 @@ from daemon.stage.succession import successor
 from daemon.stage.taking import Taking
 from daemon.stage.worker import Worker
 from tests.engine.conftest import MakeTiny
-from tests.engine.tiny import PROMPT, Tiny
+from tests.engine.tiny import PROMPT, Tiny, config_of, write_model
 from tests.stage.test_pipeline import Rig
 from transports.frame import Frame, FrameKind, Span
 
@@ -71,9 +73,7 @@ class Move:
             for index, giver in enumerate(old):
                 given = [n for n in gained if n in _layers(giver.stage)]
                 if given:
-                    sender = PieceSender(self._context, receiver.address, (), 1, str(index))
-                    layers = LayerRange(given[0], given[-1] + 1)
-                    takers[index].append(Taker(sender, layers))
+                    takers[index].append(taker(self._context, receiver, index, given))
         self.givings = [
             Giving(worker, some) for worker, some in zip(old, takers, strict=True) if some
         ]
@@ -97,7 +97,9 @@ class Move:
             pass
         rig.senders[0] = sends
         for giving in self.givings:
-            giving.finish()
+            giving.end()
+        while not all(giving.finished for giving in self.givings):
+            self.step()
         new: list[Worker] = []
         for stage, taking, worker in zip(self.stages, self.takings, rig.workers, strict=True):
             givers = sum(1 for _ in self.givings) if taking else 0
@@ -118,6 +120,13 @@ class Move:
             if taking:
                 taking.close()
         self._context.term()
+
+
+def taker(
+    context: zmq.Context[Any], receiver: PieceReceiver, giver: int, layers: Sequence[int]
+) -> Taker:
+    sender = PieceSender(context, receiver.address, (), 1, str(giver))
+    return Taker(sender, LayerRange(layers[0], layers[-1] + 1))
 
 
 class _Nowhere:
@@ -220,11 +229,56 @@ def test_other_tokens_replace_what_was_copied(tiny: MakeTiny) -> None:
             worker.handle(work, 0.0)
             move.step()
         for giving in move.givings:
-            giving.finish()
+            giving.end()
         while not taking.complete(1):
-            taking.take()
+            move.step()
         ((sequence, history, cache),) = taking.caches()
     assert (sequence, history.tokens) == (A, [*range(20), *range(90, 120)])
     given, form = worker.caches[A].own[1], worker.stage.kv_forms()[1]
     assert only_grows(form)
     assert cut(cache.own[0], 0, 50) == cut(given, 0, 50)
+
+
+def test_two_that_give_to_each_other_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    """What goes behind the barrier is more than their links have room for: each takes while it
+    gives.
+    """
+    config = config_of("gemma3_text", sliding_window=512)
+    folder, layers = write_model(tmp_path / "m", config), LayerRange(0, 2)
+    workers = [_with_windows(Stage.load(folder, layers), 40) for _ in range(2)]
+    context: zmq.Context[Any] = zmq.Context()
+    receivers = [PieceReceiver(context, HERE, (), 1) for _ in workers]
+    takings = [Taking(Stage.load(folder, layers), range(2), one) for one in receivers]
+    givings = [
+        Giving(worker, [taker(context, receiver, index, range(2))])
+        for index, (worker, receiver) in enumerate(zip(workers, reversed(receivers), strict=True))
+    ]
+    for giving in givings:
+        giving.end()
+    full = [False, False]
+    while not all(full):  # nobody takes anything
+        full = [giving.step() is False and giving.sent_bytes > 0 for giving in givings]
+    while not all(taking.complete(1) for taking in takings):
+        for one in (*givings, *givings):
+            one.step()
+        for taking in takings:
+            taking.take()
+    for taking in takings:
+        assert len(list(taking.caches())) == 40
+    for one in (*givings, *takings):
+        one.close()
+    context.term()
+
+
+def _with_windows(stage: Stage, count: int) -> Worker:
+    """That holds so many sequences that began alike, longer than the window."""
+    worker = Worker(stage, RowCoder.of(stage.info), 0, lambda: 0.0)
+    tokens = tuple(PROMPT) * 30
+    constants = {A: {"sampling": SamplingParams().to_wire(), **Fidelity().to_wire()}}
+    span = Span(A, 1, 0, len(tokens), 0)
+    worker.handle(Frame(FrameKind.WORK, 1, 1, 1, (span,), tokens, constants), 0.0)
+    for number in range(count - 1):
+        fork = worker.caches[A].fork(len(tokens))
+        assert fork
+        assert worker.adopt(name(number), History(tokens), fork)
+    return worker
