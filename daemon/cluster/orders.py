@@ -25,6 +25,14 @@ class Move:
     old: tuple[Slot, ...]
     new: tuple[Slot, ...]
 
+    def is_of(self, told: msg.Prepared | msg.Giving) -> bool:
+        """Whether a stage has said this of this move, and not of another that is over."""
+        return (told.term, told.move) == (self.term, self.number)
+
+    def holds(self, beat: msg.Heartbeat) -> bool:
+        """Whether a stage has something for this move."""
+        return (beat.move_term, beat.move) == (self.term, self.number)
+
     @cached_property
     def takers(self) -> tuple[Slot, ...]:
         return changed(self.old, self.new)
@@ -56,7 +64,7 @@ class Orders:
 
     def is_prepared(self, member: Member) -> bool:
         told = member.prepared
-        return told is not None and told.move == self._move.number and not told.why
+        return told is not None and self._move.is_of(told) and not told.why
 
     def has_switched(self, member: Member, slot: Slot) -> bool:
         need = Holding(self._wanted.model.digest, slot.layers)
@@ -69,7 +77,7 @@ class Orders:
         for slot in move.takers:
             member, r = members[slot.node], slot.layers
             beat = member.beat
-            at_work = beat is not None and beat.loading and beat.move == move.number
+            at_work = beat is not None and beat.loading and move.holds(beat)
             if self.is_prepared(member) or at_work or not self._due(slot.node, now):
                 continue
             if slot.node not in placed and (member.loaded or (beat and beat.digest)):
@@ -85,7 +93,7 @@ class Orders:
         move = self._move
         for node in move.givers:
             giver = members[node]
-            told = giver.giving is not None and giver.giving.move == move.number
+            told = giver.giving is not None and move.is_of(giver.giving)
             lately = now - giver.giving_at < self._rules.ask_again_after
             if (told and lately) or not self._due(node, now):
                 continue

@@ -96,7 +96,7 @@ class Rebalance:
 
     def progress(self, members: Members, now: float) -> Progress:
         beats = [m.beat for s in self.move.takers if (m := members.get(s.node)) and m.beat]
-        loading = [beat for beat in beats if beat.move == self.move.number]
+        loading = [beat for beat in beats if self.move.holds(beat)]
         giving = self._giving(members).values()
         return Progress(
             self.phase,
@@ -136,7 +136,7 @@ class Rebalance:
         takers = [members[slot.node] for slot in self.move.takers]
         prepared = sum(map(self._orders.is_prepared, takers))
         if prepared < len(takers):
-            beats = [m.beat for m in takers if m.beat and m.beat.move == self.move.number]
+            beats = [m.beat for m in takers if m.beat and self.move.holds(m.beat)]
             sign = prepared, sum(beat.bytes_loaded for beat in beats)
             return actions, self._timeout(sign, self._rules.prepare_within, now)
         if self.move.transfers and not self._replay_seconds:
@@ -187,7 +187,7 @@ class Rebalance:
             if member is None or member.stage is None:
                 return f"{node} is lost"
             told = member.prepared
-            if told and told.move == self.move.number and told.why:
+            if told and self.move.is_of(told) and told.why:
                 return f"{node}: {told.why}; {told.todo}"
         for node, giving in self._giving(members).items():
             if giving.why:
@@ -200,7 +200,7 @@ class Rebalance:
 
     def _giving(self, members: Members) -> dict[str, msg.Giving]:
         told = {n: m.giving for n in self.move.givers if (m := members.get(n)) and m.giving}
-        return {node: giving for node, giving in told.items() if giving.move == self.move.number}
+        return {node: giving for node, giving in told.items() if self.move.is_of(giving)}
 
     # --- rules ---
 

@@ -194,7 +194,7 @@ class Roster:
                 return []
             case msg.Prepared():
                 before = member.prepared
-                if before and before.move > event.move:
+                if before and (before.term, before.move) > (event.term, event.move):
                     return []
                 member.prepared, member.prepared_at = event, now
                 layers = LayerRange(event.start, event.end)

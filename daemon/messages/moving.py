@@ -1,5 +1,5 @@
 """How layers move between stages while these go on computing (DESIGN.md §9). `move` is the number
-of a rebalance within a term, from 1 on.
+of a rebalance within a term, from 1 on; what a stage says of one names both, as it may be late.
 
     coordinator                     a stage that gains layers         a stage that gives some
     Prepare      ────────────────►  loads them in the background
@@ -82,6 +82,7 @@ class Prepared:
 
     node: str
     incarnation: str
+    term: int
     move: int
     start: int
     end: int
@@ -100,6 +101,7 @@ class Giving:
 
     node: str
     incarnation: str
+    term: int
     move: int
     sent_bytes: int
     left_bytes: int

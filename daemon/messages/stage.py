@@ -152,9 +152,9 @@ class Heartbeat:
     stops when it hangs.
 
     It says what the stage holds (no digest: nothing) and in which epoch it has its place, so that
-    whatever was said and lost is noticed. `move` is the rebalance that it holds something
-    for beside that, 0: none. `microbatch` is the one being computed, since `busy_seconds`; 0 when
-    idle. `link` is the state of the link to the next stage. `clock` is the
+    whatever was said and lost is noticed. `move` is the rebalance (of `move_term`) that it holds
+    something for beside that, 0: none. `microbatch` is the one being computed, since
+    `busy_seconds`; 0 when idle. `link` is the state of the link to the next stage. `clock` is the
     sender's monotonic time, echoed in HeartbeatAck, from which the sender learns the coordinator's
     clock.
     """
@@ -177,6 +177,7 @@ class Heartbeat:
     bytes_total: int
     sequences: int
     kv_bytes: int
+    move_term: int
     move: int
     resident_bytes: int
     dropped: dict[str, int]

@@ -38,8 +38,8 @@ class _Copy:
 
 @dataclass(slots=True)
 class Taker:
-    """A stage that is to have `layers`, and what it was sent. `rest` is what it is to be sent behind
-    the barrier, when it has all that grows: None before that. It ends with Last.
+    """A stage that is to have `layers`, and what it was sent. `rest` is what it is to be sent
+    behind the barrier, when it has all that grows: None before that. It ends with Last.
     """
 
     sender: PieceSender

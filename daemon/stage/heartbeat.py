@@ -40,7 +40,7 @@ class Progress:
     bytes_total: int = 0
     sequences: int = 0
     kv_bytes: int = 0
-    move: int = 0
+    move: tuple[int, int] = (0, 0)  # term and number
     held: tuple[str, int, int] | None = None
     epoch: int = 0
     link: str = ""
@@ -140,7 +140,7 @@ class Heartbeat(threading.Thread):
             p.bytes_total,
             p.sequences,
             p.kv_bytes,
-            p.move,
+            *p.move,
             self._process.memory_info().rss,
             dict(p.dropped),
             p.link,

@@ -53,7 +53,7 @@ class Moving:
         self._place = place
         self._poller = poller
         self._say = say
-        self._move = NOTHING  # term and number
+        self.move = NOTHING  # term and number of the one that something is held for
         self._coming: Preparation | None = None
         self._giving: Giving | None = None
         self._report_at = 0.0
@@ -62,11 +62,6 @@ class Moving:
         self._barrier = NOTHING  # term and epoch of the newest that has passed
         self._former: tuple[Worker, msg.Loaded] | None = None
         poller.register(self.reports.fd, zmq.POLLIN)
-
-    @property
-    def number(self) -> int:
-        """Of the move that something is held for; 0: none."""
-        return self._move[1]
 
     @property
     def loading(self) -> tuple[int, int] | None:
@@ -120,7 +115,7 @@ class Moving:
         return self._try_switch()
 
     def settle(self, asked: msg.Settle) -> None:
-        if (asked.term, asked.move) >= self._move:
+        if (asked.term, asked.move) >= self.move:
             self.reset()
 
     def reclaim(self, layers: LayerRange) -> None:
@@ -196,11 +191,11 @@ class Moving:
 
     def reset(self) -> None:
         """Let go of everything that the present place does not need."""
-        if self._move == NOTHING:
+        if self.move == NOTHING:
             return
         self._close(wait=False)
         self._coming = self._giving = self._switch = None
-        self._move = NOTHING
+        self.move = NOTHING
         if self._place.worker is None:
             self._place.unload()  # its ring was opened for what was to come
         else:
@@ -223,10 +218,10 @@ class Moving:
 
     def _begin(self, term: int, move: int) -> bool:
         """False for a message about an earlier move."""
-        if (term, move) > self._move:
+        if (term, move) > self.move:
             self.reset()
-            self._move = term, move
-        return (term, move) == self._move
+            self.move = term, move
+        return (term, move) == self.move
 
     def _try_switch(self) -> list[Frame]:
         asked, place, coming = self._switch, self._place, self._coming
@@ -259,11 +254,11 @@ class Moving:
         if not own.start <= layers.start < layers.end <= own.end:
             raise ValueError(f"layers {layers} are not held here")
         networks = self._config.security.plain_networks
-        to = (str(told["address"]), networks, self.number, self._node)
+        to = (str(told["address"]), networks, self.move, self._node)
         return Taker(PieceSender(self._context, *to), layers)
 
     def _report(self, sent: int, left: int, why: str) -> None:
-        self._say(msg.Giving(self._node, self._incarnation, self.number, sent, left, why))
+        self._say(msg.Giving(self._node, self._incarnation, *self.move, sent, left, why))
 
     def _cannot_give(self, why: str) -> None:
         log.error("KV cannot be given: %s", why)

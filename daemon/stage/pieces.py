@@ -1,6 +1,6 @@
 """KV on its way from one stage to another: pieces, over a socket of their own.
 
-    part 0    msgpack [move, giver, number, kind, ...]
+    part 0    msgpack [term, move, giver, number, kind, ...]
     part 1    bytes
 
 The queue is short: a giver that is faster than its taker sees that it cannot send. Pieces of one
@@ -78,19 +78,21 @@ class PieceError(Exception):
 
 
 class PieceSender:
-    """For one thread. AddressError for an address that may not be sent to."""
+    """For one thread; `move` is a term and a number. AddressError for an address that may not be
+    sent to.
+    """
 
     def __init__(
         self,
         context: zmq.Context[Any],
         address: str,
         networks: Sequence[Network],
-        move: int,
+        move: tuple[int, int],
         giver: str,
     ) -> None:
         where = kv_address(address, networks)
         self.address = address
-        self._head = (move, giver)
+        self._head = (*move, giver)
         self._number = 0
         self._socket = context.socket(zmq.PUSH)
         configure(self._socket, where, _LIMITS, _OPTIONS)
@@ -123,7 +125,11 @@ class PieceReceiver:
     """Bound at a node's data address, whose port is not used. AddressError."""
 
     def __init__(
-        self, context: zmq.Context[Any], address: str, networks: Sequence[Network], move: int
+        self,
+        context: zmq.Context[Any],
+        address: str,
+        networks: Sequence[Network],
+        move: tuple[int, int],
     ) -> None:
         where = kv_address(address, networks)
         self._move = move
@@ -148,13 +154,13 @@ class PieceReceiver:
             head = msgpack.unpackb(
                 parts[0].buffer, max_array_len=_LONGEST, max_map_len=0, max_ext_len=0
             )
-            move, giver, number, kind, *fields = head
+            term, move, giver, number, kind, *fields = head
             if type(giver) is not str or len(parts) != 2:
                 raise ValueError("no giver")
             piece: Piece = _READ[kind](*fields)
         except (ValueError, TypeError, KeyError, msgpack.exceptions.UnpackException) as error:
             raise PieceError(f"a piece of KV is none: {error!r:.120}") from error
-        if move != self._move:
+        if (term, move) != self._move:
             return None
         if number != self._numbers.get(giver, 0) + 1:
             raise PieceError(f"pieces of KV from {giver} are lost before number {number}")

@@ -83,9 +83,8 @@ class Preparation:
         try:
             self._place.open_ring(done.ready)
             if gained:
-                receiver = PieceReceiver(
-                    self._context, node.data_address, networks, self.asked.move
-                )
+                move = self.asked.term, self.asked.move
+                receiver = PieceReceiver(self._context, node.data_address, networks, move)
                 self.taking = Taking(done.ready.stage, gained, receiver)
         except AddressError as error:
             done.ready.stage.discard()
@@ -141,6 +140,7 @@ class Preparation:
         self._answer = msg.Prepared(
             self._config.node.name,
             self._incarnation,
+            asked.term,
             asked.move,
             asked.start,
             asked.end,

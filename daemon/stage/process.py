@@ -154,7 +154,7 @@ class StageProcess:
             progress.sequences = len(self._place.worker.caches)
             progress.kv_bytes = self._place.worker.kv_bytes
             progress.dropped.update(self._place.worker.dropped)
-        progress.move = self._moving.number
+        progress.move = self._moving.move
         if loading := self._moving.loading:
             progress.bytes_loaded, progress.bytes_total = loading
         progress.loading = loading is not None
@@ -192,7 +192,7 @@ class StageProcess:
                 self._place.unload()
             case msg.Prepare():
                 self._moving.prepare(message)
-                self._progress.move = self._moving.number  # said before it is prepared
+                self._progress.move = self._moving.move  # said before it is prepared
             case msg.Give():
                 self._moving.give(message)
             case msg.Switch():

@@ -1,4 +1,4 @@
-"""Layouts of a cluster, one after another, in all the ways in which one may differ from the last."""
+"""Layouts of a cluster, in all the ways in which one may follow another."""
 
 from __future__ import annotations
 

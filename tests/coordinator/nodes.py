@@ -125,12 +125,12 @@ class Nodes(StandIn):
             case msg.Prepare():
                 self.prepared[node] = message
                 told = msg.Prepared(
-                    node, "s1", message.move, message.start, message.end, f"tcp://{node}:1",
-                    f"tcp://{node}:2", 0.1, "", "",
+                    node, "s1", message.term, message.move, message.start, message.end,
+                    f"tcp://{node}:1", f"tcp://{node}:2", 0.1, "", "",
                 )  # fmt: skip
                 self.happened(told)
             case msg.Give():
-                self.happened(msg.Giving(node, "s1", message.move, 500, 0, ""))
+                self.happened(msg.Giving(node, "s1", message.term, message.move, 500, 0, ""))
             case msg.Switch():
                 self.switches[node] = message
                 if not message.barrier:

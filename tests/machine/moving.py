@@ -21,7 +21,7 @@ class Stage:
     held: Range | None = None
     prepared: Range | None = None
     former: Range | None = None
-    move: int = 0
+    move: int = 0  # of term 1
     epoch: int = 0
     switch: msg.Switch | None = None
     passed: bool = False
@@ -72,7 +72,7 @@ class Moving(World):
         stage = self.stages[name]
         start, end = stage.held or (0, 0)
         held = {"digest": "d1" if stage.held else "", "start": start, "end": end}
-        move = {"move": stage.move, "epoch": stage.epoch}
+        move = {"move_term": 1, "move": stage.move, "epoch": stage.epoch}
         return beat(name, self.incarnations[name], **(held | move | changes))
 
     def lose(self, name: str) -> None:
@@ -112,7 +112,7 @@ class Moving(World):
                 self.say(self.prepared(name))
             case msg.Give():
                 stage.move = message.move
-                self.say(msg.Giving(name, "s1", message.move, 100, self.left, ""))
+                self.say(msg.Giving(name, "s1", 1, message.move, 100, self.left, ""))
             case msg.Switch():
                 stage.move, stage.switch = message.move, message
                 self.try_switch(name)
@@ -122,10 +122,12 @@ class Moving(World):
             case msg.Unload():
                 self.stages[name] = Stage()
 
-    def prepared(self, name: str, why: str = "") -> msg.Prepared:
+    def prepared(self, name: str, why: str = "", term: int = 1) -> msg.Prepared:
         start, end = self.stages[name].prepared or (0, 1)
         where = (f"tcp://{name}:1", f"tcp://{name}:2")
-        return msg.Prepared(name, "s1", self.stages[name].move, start, end, *where, 0.5, why, "-")
+        return msg.Prepared(
+            name, "s1", term, self.stages[name].move, start, end, *where, 0.5, why, "-"
+        )
 
     def try_switch(self, name: str) -> None:
         stage, asked = self.stages[name], self.stages[name].switch

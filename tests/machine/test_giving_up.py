@@ -130,7 +130,7 @@ def test_a_giver_that_cannot_ends_it(moment: Any) -> None:
     world = two()
     moment(world)
     world.lost.clear()
-    world.step(msg.Giving("b", "s1", 1, 0, 0, "c cannot be reached"))
+    world.step(msg.Giving("b", "s1", 1, 1, 0, 0, "c cannot be reached"))
     assert ended(world).why == "b: c cannot be reached"
     assert (layout(world), held(world), settled(world)) == (HALVES, HALVES, True)
 
@@ -212,11 +212,26 @@ def test_what_was_said_of_an_earlier_move_does_not_count() -> None:
     world.lost[msg.Prepared] = 100
     for name, (start, end) in UP.items():
         late = (f"tcp://{name}:1", f"tcp://{name}:9", 0.1, "", "")
-        world.step(msg.Prepared(name, world.incarnations[name], 1, start, end, *late))
+        world.step(msg.Prepared(name, world.incarnations[name], 1, 1, start, end, *late))
     world.rebalance(**UP)
     world.pass_time(1.0)
     assert world.cluster.rebalance
     assert world.cluster.rebalance.phase is Phase.PREPARE
+
+
+def test_what_is_said_late_of_a_move_of_an_earlier_term_does_not_count() -> None:
+    """Its number is the same: they begin again with every coordinator."""
+    world = two()
+    world.lost[msg.Prepared] = 100
+    world.rebalance(**UP)
+    for why in ("", "model.safetensors: truncated"):
+        world.step(world.prepared("a", why, term=0))
+        world.step(world.prepared("b", why, term=0))
+        world.step(msg.Giving("b", "s1", 0, 1, 100, 0, why))
+    world.pass_time(RULES.ask_again_after + 0.1, loading=True, move_term=0)
+    assert world.cluster.rebalance
+    assert world.cluster.rebalance.phase is Phase.PREPARE
+    assert len([*world.messages(msg.Prepare)]) == 4, "what loads for another is asked for this one"
 
 
 def test_a_giver_that_says_nothing_ends_it() -> None:

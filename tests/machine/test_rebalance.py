@@ -202,7 +202,11 @@ def test_what_is_at_work_is_not_asked_again() -> None:
 def test_what_is_said_twice_or_too_late_changes_nothing() -> None:
     world = two()
     world.rebalance(**UP)
-    late = [world.prepared("a"), msg.Giving("b", "s1", 1, 100, 0, ""), msg.Assigned("a", "s1", 1)]
+    late = [
+        world.prepared("a"),
+        msg.Giving("b", "s1", 1, 1, 100, 0, ""),
+        msg.Assigned("a", "s1", 1),
+    ]
     for event in late:
         world.step(event)
     world.barrier()

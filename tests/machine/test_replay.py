@@ -10,7 +10,7 @@ from tests.machine.world import RULES, beat
 
 
 def giving(world: Moving, sent: int, left: int) -> None:
-    world.step(msg.Giving("b", "s1", 1, sent, left, ""))
+    world.step(msg.Giving("b", "s1", 1, 1, sent, left, ""))
 
 
 def replayed(world: Moving) -> None:

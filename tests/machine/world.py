@@ -36,8 +36,8 @@ def beat(name: str, incarnation: str = "s1", **changes: Any) -> msg.Heartbeat:
         "pid": 20, "clock": 0.0, "epoch": 1, "digest": "d1", "start": 0, "end": 1,
         "frames_received": 0, "frames_started": 0, "frames_finished": 0,
         "microbatch": 0, "busy_seconds": 0.0, "loading": False, "bytes_loaded": 0,
-        "bytes_total": 0, "sequences": 0, "kv_bytes": 0, "move": 0, "resident_bytes": 0,
-        "dropped": {}, "link": "up",
+        "bytes_total": 0, "sequences": 0, "kv_bytes": 0, "move_term": 1, "move": 0,
+        "resident_bytes": 0, "dropped": {}, "link": "up",
     }  # fmt: skip
     return msg.Heartbeat(name, incarnation, **(fields | changes))
 

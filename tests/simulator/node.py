@@ -168,7 +168,7 @@ class Node:
             self.coming = self._fresh(asked.start, asked.end)
             self.taking = Taking(asked.start, asked.end)
         address = f"kv:{self.name}:{self.life}"
-        what = (self.incarnation, asked.move, asked.start, asked.end)
+        what = (self.incarnation, asked.term, asked.move, asked.start, asked.end)
         self._say(msg.Prepared(self.name, *what, f"data:{self.name}", address, 0.1, "", ""))
 
     def _taker(self, told: dict[str, object]) -> Taker:
@@ -192,7 +192,7 @@ class Node:
 
     def _report(self, giving: Giving) -> None:
         left = 0 if giving.finished else giving.left
-        self._say(msg.Giving(self.name, self.incarnation, self.move[1], giving.sent, left, ""))
+        self._say(msg.Giving(self.name, self.incarnation, *self.move, giving.sent, left, ""))
 
     def _assign(self, asked: msg.Assign) -> None:
         wanted = (asked.start, asked.end)

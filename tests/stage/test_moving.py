@@ -68,7 +68,7 @@ class Move:
             if not gained:
                 self.takings.append(None)
                 continue
-            receiver = PieceReceiver(self._context, HERE, (), 1)
+            receiver = PieceReceiver(self._context, HERE, (), (1, 1))
             self.takings.append(Taking(stage, gained, receiver))
             for index, giver in enumerate(old):
                 given = [n for n in gained if n in _layers(giver.stage)]
@@ -125,7 +125,7 @@ class Move:
 def taker(
     context: zmq.Context[Any], receiver: PieceReceiver, giver: int, layers: Sequence[int]
 ) -> Taker:
-    sender = PieceSender(context, receiver.address, (), 1, str(giver))
+    sender = PieceSender(context, receiver.address, (), (1, 1), str(giver))
     return Taker(sender, LayerRange(layers[0], layers[-1] + 1))
 
 
@@ -247,7 +247,7 @@ def test_two_that_give_to_each_other_do_not_wait_for_each_other(tmp_path: Path) 
     folder, layers = write_model(tmp_path / "m", config), LayerRange(0, 2)
     workers = [_with_windows(Stage.load(folder, layers), 40) for _ in range(2)]
     context: zmq.Context[Any] = zmq.Context()
-    receivers = [PieceReceiver(context, HERE, (), 1) for _ in workers]
+    receivers = [PieceReceiver(context, HERE, (), (1, 1)) for _ in workers]
     takings = [Taking(Stage.load(folder, layers), range(2), one) for one in receivers]
     givings = [
         Giving(worker, [taker(context, receiver, index, range(2))])
