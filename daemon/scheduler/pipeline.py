@@ -51,6 +51,13 @@ class Pipeline:
     memory: tuple[StageMemory, ...] = ()
     hops: tuple[Hop, ...] = ()
 
+    @property
+    def places(self) -> tuple[int, ...]:
+        """How many stages there are, and where they begin, as far as that is known: with others a
+        stage of the same number is another one.
+        """
+        return (len(self.stages), *(hop.layer for hop in self.hops))
+
     def __post_init__(self) -> None:
         if not self.stages:
             raise ValueError("a pipeline has at least one stage")

@@ -40,9 +40,15 @@ class Residency:
     # --- layouts --------------------------------------------------------------------------------
 
     def configure(
-        self, pipeline: Pipeline, held: Mapping[bytes, int] | None, lost: Collection[int]
+        self,
+        pipeline: Pipeline,
+        held: Mapping[bytes, int] | None,
+        lost: Collection[int],
+        same: bool,
     ) -> None:
-        """What is kept stays so in a new layout, as far as `held` says, if not all `lost` it."""
+        """What is kept stays so in a new layout, as far as `held` says, if not all `lost` it. Where
+        the stages are not the `same`, nobody knows any more which of them lacks what.
+        """
         stages, self.memory = len(pipeline.stages), Memory(pipeline.memory)
         self._refused = None
         self.expected.forget()
@@ -50,7 +56,8 @@ class Residency:
             self.memory.place(sequence.id, sequence.request.fidelity.kv_bits, sequence.reserved)
         for entry in self.index.kept:
             self.memory.place(entry.sequence, entry.fidelity.kv_bits, entry.held)
-            if (lost or entry.lacking) and not entry.lose(lost, stages):
+            unknown = entry.lacking is not None and not same
+            if unknown or (lost and not entry.lose(lost, stages)):
                 self._drop(entry)
             elif held is not None and not entry.lacking:
                 self._shrink(entry, held.get(entry.sequence, 0))

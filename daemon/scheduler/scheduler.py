@@ -46,6 +46,7 @@ class Scheduler:
         self._results = Results(
             self._dispatch, self._book, self.residency, self._attempts, self._limits.codec
         )
+        self._places: tuple[int, ...] = ()  # of the last layout
 
     # --- events -------------------------------------------------------------------------------
 
@@ -71,15 +72,20 @@ class Scheduler:
         if before is not None and (pipeline.term, pipeline.epoch) <= (before.term, before.epoch):
             raise ValueError(f"epoch {pipeline.epoch} is not newer than {before.epoch}")
         behind_barrier = self._dispatch.holds
+        # After a barrier others may be in the same places, with what these had.
+        same = not behind_barrier and self._places == pipeline.places
+        self._places = pipeline.places
         self._dispatch.reset(pipeline)
         self._results.configure(pipeline)
-        self.residency.configure(pipeline, held, lost)
+        self.residency.configure(pipeline, held, lost, same)
         actions = [*self._attempts.configure(pipeline, now), Inquire()]
         for sequence in self._book.running.values():
             sequence.forgive()
             sequence.tried = False
-            # Stages that were to be refilled may have another place now.
-            replaced = sequence.refilling is not None and (behind_barrier or bool(lost))
+            if not same:  # stages that were to be refilled have another place now
+                replaced, sequence.refilling = sequence.refilling is not None, None
+            else:
+                replaced = sequence.refilling is not None and bool(lost)
             if sequence.issued == 0 and not replaced:
                 self._dispatch.ready.push(sequence)  # nothing of it was sent in this attempt
                 continue

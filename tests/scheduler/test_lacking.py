@@ -4,10 +4,13 @@ there.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from daemon.scheduler.pipeline import Hop
 from tests.scheduler.harness import PROMPT, A, B, Harness, pipeline, request, show
-from transports.frame import Reason, Refill
+from transports.frame import DType, Reason, Refill
 
 
 def kept(*lost: int, length: int = 32) -> Harness:
@@ -56,6 +59,38 @@ def test_a_layout_of_fewer_stages_does_not_ask_those_that_are_not_there() -> Non
     h = kept(2)
     h.keep(h.scheduler.configure(pipeline(3, stages=2), h.now))
     assert not h.scheduler.residency.index.kept
+
+
+def test_behind_a_barrier_nobody_knows_who_lacks_it() -> None:
+    """Others may be in these places, with layers of the stage that lacks it."""
+    h = kept(1)
+    h.keep(h.scheduler.barrier(h.now))
+    assert show(h.keep(h.scheduler.configure(pipeline(3, stages=3), h.now))) == ["send -A"]
+    assert not h.scheduler.residency.index.kept
+
+
+def test_in_other_places_neither() -> None:
+    """The stage that lacks it is the last now."""
+    h = kept(1)
+    here = replace(pipeline(3, stages=3), hops=(hop(2), hop(5)))
+    h.keep(h.scheduler.configure(here, h.now))
+    assert not h.scheduler.residency.index.kept
+
+
+def test_in_the_same_places_it_is_known() -> None:
+    h = Harness(stages=3)
+    h.keep(h.scheduler.configure(replace(pipeline(2, stages=3), hops=(hop(2), hop(5))), h.now))
+    h.submit(request(A, 32, max_tokens=1))
+    h.computed(h.frames[-1], 1)
+    again = replace(pipeline(3, stages=3), hops=(hop(2), hop(5)))
+    h.keep(h.scheduler.configure(again, h.now, lost=(1,)))
+    h.keep(h.scheduler.configure(replace(again, epoch=4), h.now))
+    (entry,) = h.scheduler.residency.index.kept
+    assert entry.lacking == Refill(1, 2)
+
+
+def hop(layer: int) -> Hop:
+    return Hop(layer, 8, DType.FLOAT32, {})
 
 
 def test_what_was_not_kept_is_computed_by_all() -> None:
