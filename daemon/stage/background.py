@@ -40,7 +40,8 @@ class _Abandoned(Exception):
 
 class Background(threading.Thread):
     """Puts one `Done` into `reports`, unless it was abandoned. What `held`, the stage that computes
-    meanwhile, has of the layers is shared with it; for what it lacks there are `room` bytes.
+    meanwhile, has of the layers is shared with it; for what it lacks there are `room` bytes, for
+    weights and KV: its own layers have `kv_bytes` now, and those that come will have as much each.
     `bytes_loaded` and `bytes_total` show how far it is.
     """
 
@@ -51,6 +52,7 @@ class Background(threading.Thread):
         node: NodeConfig,
         held: Stage | None,
         room: int,
+        kv_bytes: int,
         reports: Mailbox[Done],
     ) -> None:
         super().__init__(name="background load", daemon=True)
@@ -60,6 +62,7 @@ class Background(threading.Thread):
         self._node = node
         self._held = held
         self._room = room
+        self._kv_bytes = kv_bytes
         self._reports = reports
         self._abandoned = False
 
@@ -91,13 +94,14 @@ class Background(threading.Thread):
             return  # as wherever layers are loaded
         info, asked, own = read_model(self._folder), self.asked, self._held.layers
         gained = [n for n in range(asked.start, asked.end) if not own.start <= n < own.end]
-        needed = sum(info.layer_bytes[n] for n in gained)
-        if needed > self._room:
+        weights = sum(info.layer_bytes[n] for n in gained)
+        kv = self._kv_bytes * len(gained) // len(own)
+        if weights + kv > self._room:
             raise LoadError(
                 self._folder,
-                f"{needed:,} bytes of layers are to be loaded beside those that are held, and "
-                f"{self._room:,} bytes of memory are left",
-                "move fewer layers at a time",
+                f"{weights:,} bytes of layers and about {kv:,} of their KV are to be held beside "
+                f"what is held, and {max(0, self._room):,} bytes of memory are left",
+                "move fewer layers at a time, or free KV (`shardctl kv evict all`)",
             )
 
     def _loading(self, done: int, total: int) -> None:

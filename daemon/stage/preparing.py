@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import zmq
@@ -11,7 +11,7 @@ from daemon import logs
 from daemon import messages as msg
 from daemon.config import Config
 from daemon.stage.background import Background, Done
-from daemon.stage.loading import Ready, machine_memory, usable_memory
+from daemon.stage.loading import Ready
 from daemon.stage.mailbox import Mailbox
 from daemon.stage.pieces import PieceError, PieceReceiver
 from daemon.stage.place import Place
@@ -50,12 +50,12 @@ class Preparation:
         if worker is not None and worker.digest != asked.digest:
             self._failed("it holds another model", "unload that")
             return
-        held, room = None, usable_memory(config.node, machine_memory())
-        if worker is not None:
-            held = worker.stage
-            room -= held.weights_bytes + worker.kv_bytes
+        held, room, kv_bytes = None, 0, 0
+        if worker is not None and place.held:
+            held, kv_bytes = worker.stage, worker.kv_bytes
+            room = place.held.memory_bytes - held.weights_bytes - kv_bytes
         folder = place.folder(asked.model, asked.folder)
-        self._background = Background(asked, folder, config.node, held, room, reports)
+        self._background = Background(asked, folder, config.node, held, room, kv_bytes, reports)
         self._background.start()
 
     @property
@@ -85,7 +85,8 @@ class Preparation:
             if gained:
                 move = self.asked.term, self.asked.move
                 receiver = PieceReceiver(self._context, node.data_address, networks, move)
-                self.taking = Taking(done.ready.stage, gained, receiver)
+                room = self._kv_room(done.ready, gained)
+                self.taking = Taking(done.ready.stage, gained, receiver, room)
         except AddressError as error:
             done.ready.stage.discard()
             self._failed(str(error), error.hint)
@@ -130,6 +131,14 @@ class Preparation:
             self.taking.close()
         if self.ready and not self._place.uses(self.ready.stage):
             self.ready.stage.discard()
+
+    def _kv_room(self, ready: Ready, gained: Sequence[int]) -> int:
+        """Bytes that the KV of these layers may take, as long as what is held is held too."""
+        worker = self._place.worker
+        if worker is None:
+            return ready.kv_budget
+        weights = sum(ready.stage.info.layer_bytes[n] for n in gained)
+        return ready.memory - worker.stage.weights_bytes - weights - worker.kv_bytes
 
     def _failed(self, why: str, todo: str) -> None:
         log.error("layers are not prepared: %s", why)

@@ -26,17 +26,26 @@ TOKEN_BYTES = 4
 
 @dataclass(slots=True)
 class _Coming:
-    """A sequence: its caches, and the tokens that each giver has sent the KV of."""
+    """A sequence: its caches, and the tokens that each giver has sent the KV of. `nbytes` that it
+    takes or is about to, by giver for what grows and by layer for what comes whole.
+    """
 
     cache: SequenceCache
+    nbytes: dict[str | int, int] = field(default_factory=dict)
     histories: dict[str, History] = field(default_factory=dict)
 
 
 class Taking:
-    """`stage` is the one that will compute with it, `gained` those of its layers that are sent."""
+    """`stage` is the one that will compute with it, `gained` those of its layers that are sent, and
+    `room` the bytes that there are for that.
+    """
 
-    def __init__(self, stage: Stage, gained: Sequence[int], receiver: PieceReceiver) -> None:
+    def __init__(
+        self, stage: Stage, gained: Sequence[int], receiver: PieceReceiver, room: int
+    ) -> None:
         self.received_bytes = 0
+        self._room = room
+        self._taken = 0
         self._stage = stage
         self._gained = frozenset(gained)
         self._receiver = receiver
@@ -107,8 +116,10 @@ class Taking:
         tokens = np.frombuffer(data[: count * TOKEN_BYTES], "<i4")
         at = count * TOKEN_BYTES
         forms = self._forms_of(piece.kv_bits)
-        for layer in _each(piece.layers):
-            form = forms[self._place(layer)]
+        given = [(layer, forms[self._place(layer)]) for layer in _each(piece.layers)]
+        each = sum(position_bytes(form) for _, form in given if only_grows(form))
+        self._make_room(coming, giver, each * max(piece.stop, piece.room))
+        for layer, form in given:
             if only_grows(form):
                 end = at + count * position_bytes(form)
                 paste(
@@ -140,14 +151,27 @@ class Taking:
             at = end
         if at != len(data):
             raise ValueError(f"{len(data)} bytes instead of {at}")
+        self._make_room(coming, piece.layer, len(data))
         layer = self._layer(coming, piece.layer)
         put(layer, LayerBytes(piece.first, tuple(arrays)), piece.length)
 
     def _coming_of(self, sequence: bytes, kv_bits: int) -> _Coming:
         coming = self._coming.get(sequence)
         if coming is None or coming.cache.kv_bits != kv_bits:
+            self._taken -= sum(coming.nbytes.values()) if coming else 0
             coming = self._coming[sequence] = _Coming(self._stage.new_cache(kv_bits))
         return coming
+
+    def _make_room(self, coming: _Coming, what: str | int, nbytes: int) -> None:
+        """Before anything is allocated: what a giver says is not believed beyond what there is."""
+        before = coming.nbytes.get(what, 0)
+        if nbytes <= before:
+            return
+        if self._taken + nbytes - before > self._room:
+            wanted = self._taken + nbytes - before
+            raise ValueError(f"it takes {wanted:,} bytes, and there are {max(0, self._room):,}")
+        coming.nbytes[what] = nbytes
+        self._taken += nbytes - before
 
     def _layer(self, coming: _Coming, layer: int) -> LayerCache:
         return coming.cache.own[layer - self._stage.layers.start]

@@ -23,13 +23,18 @@ def llama(tiny: MakeTiny) -> Tiny:
 
 
 def load(
-    llama: Tiny, held: Stage | None, room: int, digest: str = "", abandoned: bool = False
+    llama: Tiny,
+    held: Stage | None,
+    room: int,
+    digest: str = "",
+    abandoned: bool = False,
+    kv_bytes: int = 0,
 ) -> Done | None:
     """Layers [1, 4), which end up in the mailbox, or do not."""
     reports: Mailbox[Done] = Mailbox()
     digest = digest or weights_digest(llama.folder)
     asked = msg.Prepare(1, 1, "m", str(llama.folder), digest, 1, 4)
-    thread = Background(asked, llama.folder, NodeConfig(name="a"), held, room, reports)
+    thread = Background(asked, llama.folder, NodeConfig(name="a"), held, room, kv_bytes, reports)
     if abandoned:
         thread.abandon()
     thread.start()
@@ -58,7 +63,10 @@ def test_what_has_no_room_beside_the_others_is_refused(llama: Tiny) -> None:
     assert done.ready is None
     assert done.error
     assert f"{layer:,} bytes of layers" in str(done.error)
-    done = load(llama, held, layer)
+    done = load(llama, held, layer + 500, kv_bytes=1002)  # of two layers
+    assert done
+    assert f"{layer:,} bytes of layers and about 501 of their KV" in str(done.error)
+    done = load(llama, held, layer + 501, kv_bytes=1002)
     assert done
     assert done.ready
 

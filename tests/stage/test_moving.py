@@ -14,7 +14,7 @@ import pytest
 import zmq
 
 from daemon.engine.stage import Stage
-from daemon.engine.transfer import cut, only_grows
+from daemon.engine.transfer import cut, only_grows, position_bytes
 from daemon.fidelity import Fidelity
 from daemon.footprint import StageMemory
 from daemon.history import History
@@ -23,7 +23,7 @@ from daemon.sampling import SamplingParams
 from daemon.scheduler.pipeline import Limits, Pipeline, StageCost
 from daemon.stage.codecs import RowCoder
 from daemon.stage.giving import Giving, Taker
-from daemon.stage.pieces import PieceReceiver, PieceSender
+from daemon.stage.pieces import Grown, PieceError, PieceReceiver, PieceSender
 from daemon.stage.succession import successor
 from daemon.stage.taking import Taking
 from daemon.stage.worker import Worker
@@ -34,6 +34,7 @@ from transports.frame import Frame, FrameKind, Span
 
 A = b"a" * 16
 HERE = "tcp://127.0.0.1:0"
+PLENTY = 1 << 40
 ARCHITECTURES = [
     ("llama", 0),
     ("qwen3", 8),
@@ -69,7 +70,7 @@ class Move:
                 self.takings.append(None)
                 continue
             receiver = PieceReceiver(self._context, HERE, (), (1, 1))
-            self.takings.append(Taking(stage, gained, receiver))
+            self.takings.append(Taking(stage, gained, receiver, PLENTY))
             for index, giver in enumerate(old):
                 given = [n for n in gained if n in _layers(giver.stage)]
                 if given:
@@ -239,6 +240,36 @@ def test_other_tokens_replace_what_was_copied(tiny: MakeTiny) -> None:
     assert cut(cache.own[0], 0, 50) == cut(given, 0, 50)
 
 
+def test_there_is_room_for_so_much_and_no_more(tiny: MakeTiny) -> None:
+    """What a giver says is not believed, and what is given again is counted once."""
+    stage = Stage.load(tiny("llama", None).folder, LayerRange(1, 3))
+    each = 2 * position_bytes(stage.kv_forms()[0])
+    context: zmq.Context[Any] = zmq.Context()
+    receiver = PieceReceiver(context, HERE, (), (1, 1))
+    sender = PieceSender(context, receiver.address, (), (1, 1), "0")
+    taking = Taking(stage, range(1, 3), receiver, each * 10)
+    data = bytes((each + 4) * 4)
+
+    def given(sequence: bytes, room: int) -> None:
+        piece = Grown(sequence, 0, 0, 4, room, LayerRange(1, 3))
+        while not sender.send(piece, data):
+            pass
+        assert receiver.socket.poll(5000)
+        taking.take()
+
+    given(A, 4)
+    given(A, 6)
+    given(A, 4)
+    given(name(1), 4)
+    with pytest.raises(PieceError, match=f"it takes {each * 14:,} bytes, and there are"):
+        given(name(2), 1)
+    with pytest.raises(PieceError, match="and there are"):
+        given(A, 1 << 60)
+    sender.close()
+    taking.close()
+    context.term()
+
+
 def test_two_that_give_to_each_other_do_not_wait_for_each_other(tmp_path: Path) -> None:
     """What goes behind the barrier is more than their links have room for: each takes while it
     gives.
@@ -248,7 +279,7 @@ def test_two_that_give_to_each_other_do_not_wait_for_each_other(tmp_path: Path) 
     workers = [_with_windows(Stage.load(folder, layers), 40) for _ in range(2)]
     context: zmq.Context[Any] = zmq.Context()
     receivers = [PieceReceiver(context, HERE, (), (1, 1)) for _ in workers]
-    takings = [Taking(Stage.load(folder, layers), range(2), one) for one in receivers]
+    takings = [Taking(Stage.load(folder, layers), range(2), one, PLENTY) for one in receivers]
     givings = [
         Giving(worker, [taker(context, receiver, index, range(2))])
         for index, (worker, receiver) in enumerate(zip(workers, reversed(receivers), strict=True))
