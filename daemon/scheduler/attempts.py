@@ -178,8 +178,9 @@ class Attempts:
         sequence.reissues += 1
         sequence.repeats += 1
         sequence.fruitless += cause != "link"  # a cable that is out comes back
-        if sequence.fruitless > self._limits.max_repeats:
-            error = f"issued {sequence.fruitless} times without progress, the last time: {cause}"
+        tries = max(sequence.fruitless, sequence.falls)
+        if tries > self._limits.max_repeats:
+            error = f"issued {tries} times without progress, the last time: {cause}"
             return self.finish(sequence, FinishReason.FAILED, now, error)
         actions: list[Action] = []
         if cause == "missing" and self._residency.missed(sequence, position):
@@ -189,7 +190,7 @@ class Attempts:
         sequence.begin_attempt(position, refilling)
         self._book.changed(sequence)
         self._residency.began(sequence)
-        delay = self._limits.backoff(sequence.repeats)
+        delay = self._limits.backoff(max(sequence.repeats, sequence.falls))
         if delay > 0.0:
             self._dispatch.ready.park(sequence, now + delay)
         else:

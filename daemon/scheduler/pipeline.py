@@ -77,14 +77,14 @@ class Limits:
     `headroom` tokens more than it has, so that it asks seldom. A frame is overdue after
     grace_seconds + patience * its predicted time. A sequence is given up after `max_failures`
     passes that raised at one place, in the last of which it was computed alone, or `max_repeats`
-    re-issues without progress in one layout, which takes minutes: so a request that no stage can
-    read ends. A link that is down is waited for. A request during which the pipeline went down
-    `alone_downs` times without any progress of its own is computed alone until there is some, so
-    that one that ends the stages is told from those beside it; after `max_downs` times it is taken
-    for the cause. Each try without progress doubles the time allowed, so that a stage that is
-    slower than anybody foresaw is waited for in the end. `speculate`: whether
-    tokens may be guessed, where that promises more. `codec`: how hidden states are to be written, a
-    Codec's name or AUTO.
+    re-issues without progress in one layout, which takes minutes, or as many falls back before it
+    came further than ever: so a request that no stage can read ends. A link that is down is waited
+    for. A request during which the pipeline went down `alone_downs` times without any progress of
+    its own is computed alone until there is some, so that one that ends the stages is told from
+    those beside it; after `max_downs` times it is taken for the cause. Each try without progress
+    doubles the time allowed, so that a stage that is slower than anybody foresaw is waited for in
+    the end. `speculate`: whether tokens may be guessed, where that promises more. `codec`: how
+    hidden states are to be written, a Codec's name or AUTO.
     """
 
     max_running: int = 64

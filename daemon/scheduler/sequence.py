@@ -46,11 +46,13 @@ class Sequence:
     confirmed  every stage holds the tokens before this, as far as results of this attempt tell
     proven     the same, as a result has told, and nothing since then against it
     peak       the most that any attempt sent: how much the stages may hold
-    furthest   the highest `confirmed` of any attempt: progress, for back-off and for giving up
+    furthest   the highest `confirmed` of any attempt; `regained`: since an attempt last had to
+               begin before what was confirmed, as after a stage was lost. That is progress too,
+               for back-off and for giving up
     refilling  what some stages alone are to compute first in this attempt, until results say that
                they have
-    repeats    re-issues since `furthest` last rose; `failures`: those because computing failed,
-               `fruitless`: all but those of a link that is down
+    repeats    re-issues since `regained` last rose; `fruitless`: all but those of a link that is
+               down; `falls` back, and `failures` to compute, since `furthest` last rose
     tried      something of it was sent in this layout, and has not come back
     downs      layouts that went down after it was tried in them, since `furthest` last rose: it may
                be what ends the stages; `alone`: it is computed alone, to find out whether it is
@@ -95,6 +97,7 @@ class Sequence:
         self.proven = 0
         self.peak = 0
         self.furthest = 0
+        self.regained = 0
         self.refilling: Refilling | None = None
         self.prefix: Prefix | None = None
         self.cached = 0
@@ -106,6 +109,7 @@ class Sequence:
         self.preemptions = 0
         self.repeats = 0
         self.fruitless = 0
+        self.falls = 0
         self.failures = 0
         self.tried = False
         self.downs = 0
@@ -181,6 +185,9 @@ class Sequence:
         self.peak = max(self.peak, self.issued)
         self.issued = self.confirmed = max(0, min(position, len(self.history) - 1))
         self.proven = min(self.proven, self.issued)
+        if self.issued < self.regained:
+            self.falls += 1
+            self.regained = self.issued
         self.refilling = refilling if refilling and self.issued < refilling.until else None
         whole = self.refilling.until if self.refilling else self.issued
         if self.prefix and whole < self.prefix.length:
@@ -196,6 +203,9 @@ class Sequence:
         self.tried = self.confirmed < self.issued
         if self.refilling and self.confirmed >= self.refilling.until:
             self.refilling = None
+        if self.confirmed > self.regained:
+            self.regained = self.confirmed
+            self.repeats = self.fruitless = 0
         if self.confirmed > self.furthest:
             self.furthest = self.confirmed
             self.downs, self.alone = 0, False
@@ -206,13 +216,14 @@ class Sequence:
         self.attempt += 1
         self.guesses.clear()
         self.issued = self.confirmed = self.proven = self.peak = self.reserved = 0
+        self.regained = 0  # the fall is no fault of its own
         self.prefix, self.refilling, self.listed = None, None, False
         self.preemptions += 1
         self.status = SequenceStatus.WAITING
 
     def forgive(self) -> None:
         """There was progress, or a new layout."""
-        self.repeats = self.failures = self.fruitless = 0
+        self.repeats = self.failures = self.fruitless = self.falls = 0
 
     def accept(
         self, tokens: tuple[int, ...], context_length: int, now: float

@@ -11,7 +11,7 @@ from daemon.scheduler.actions import Action, Finished, Suspect
 from daemon.scheduler.pipeline import Limits
 from daemon.scheduler.request import FinishReason
 from tests.scheduler.harness import A, B, Harness, decoding, pipeline, request, show
-from transports.frame import FrameKind, Reason
+from transports.frame import Frame, FrameKind, Reason
 
 Event = Callable[[Harness], list[Action]]
 
@@ -238,6 +238,45 @@ def test_what_never_gets_through_ends() -> None:
     (end,) = [a for a in h.tick(h.now + 99.0) if isinstance(a, Finished)]
     assert end.reason is FinishReason.FAILED
     assert end.error == "issued 4 times without progress, the last time: lost"
+
+
+def test_a_long_replay_may_lose_frames_as_long_as_it_goes_on() -> None:
+    """A stage has lost all: of the ten chunks each is lost twice before it gets through."""
+    h = Harness(Limits(max_repeats=3), chunk=4)
+    h.submit(request(A, 40))
+    step = replayed(h, 7)
+    h.departed(step, Reason.MISSING, 0)
+    for chunk in range(9):
+        for _ in range(2):
+            assert not [a for a in h.tick(h.now + 99.0) if isinstance(a, Finished)]
+            h.tick(h.now + 1.0)  # the back-off is over
+        h.computed(next(f for f in reversed(h.frames) if f.spans[0].position == 4 * chunk))
+    h.tick(h.now + 1.0)
+    replayed(h, 8)
+    assert not [s for s in h.scheduler.sequences() if s.fruitless or s.falls]
+
+
+def test_one_that_falls_back_again_and_again_ends() -> None:
+    """There is progress in between, but it never comes further than before."""
+    h = Harness(Limits(max_repeats=3), chunk=4)
+    h.submit(request(A, 40))
+    step = replayed(h, 7)
+    for _ in range(4):
+        assert not [a for a in h.departed(step, Reason.MISSING, 0) if isinstance(a, Finished)]
+        h.tick(h.now + 1.0)  # the back-off is over, and no deadline is
+        h.computed(next(f for f in h.frames[::-1] if f.spans[0].position == 0))
+        step = h.frames[-1]
+    (end,) = [a for a in h.departed(step, Reason.MISSING, 0) if isinstance(a, Finished)]
+    assert end.error == "issued 4 times without progress, the last time: missing"
+
+
+def replayed(h: Harness, token: int) -> Frame:
+    """All that is in flight comes back, until there is a token; the frame that follows."""
+    while h.frames[-1].spans[-1].outputs == 0 or h.frames[-1].spans[0].position < 40 - 4:
+        for frame in h.frames[-3:]:
+            h.computed(frame, *[token] * sum(s.outputs for s in frame.spans))
+    h.computed(h.frames[-1], token)
+    return h.frames[-1]
 
 
 def test_a_link_that_is_down_is_waited_for() -> None:
