@@ -183,7 +183,7 @@ class Attempts:
             error = f"issued {tries} times without progress, the last time: {cause}"
             return self.finish(sequence, FinishReason.FAILED, now, error)
         actions: list[Action] = []
-        if cause == "missing" and self._residency.missed(sequence, position):
+        if cause == "missing" and sequence.prefix and position < sequence.prefix.length:
             actions += self.inquire()
         self._dispatch.withdraw(sequence.id)
         self._dispatch.speculator.refuted(sequence)

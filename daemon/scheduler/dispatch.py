@@ -37,9 +37,14 @@ class Dispatch:
         self._carriers_lost = 0
         self._carrier_after = 0.0
         self._now = 0.0
+        self._places: tuple[int, ...] = ()  # of the last layout
 
-    def reset(self, pipeline: Pipeline | None) -> None:
-        """Nothing that was sent before counts any more."""
+    def reset(self, pipeline: Pipeline | None) -> bool:
+        """Nothing that was sent before counts any more. Whether each stage is in the place that it
+        had in the last layout: behind a barrier others may be there, with what these had.
+        """
+        same = not self.holds and pipeline is not None and pipeline.places == self._places
+        self._places = pipeline.places if pipeline else self._places
         self.pipeline = pipeline
         self.cost = _cost_of(pipeline) if pipeline else None
         self.speculator.configure(pipeline, self.cost)
@@ -48,6 +53,7 @@ class Dispatch:
         self.ready.clear()
         self.holds = False
         self._carriers_lost, self._carrier_after = 0, 0.0
+        return same
 
     def withdraw(self, sequence: bytes) -> bool:
         """Neither queued nor expected back any more. True when something of it was under way."""

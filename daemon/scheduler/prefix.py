@@ -64,10 +64,13 @@ class Entry:
     def held_by(self, stage: int) -> bool:
         return self.lacking is None or stage not in self.lacking
 
-    def lose(self, lost: Collection[int], stages: int) -> bool:
+    def lose(self, lost: Collection[int], stages: int, same: bool) -> bool:
         """These stages have nothing of it any more, beside those that had nothing already. False
-        when that is as good as all of so many.
+        when that is as good as all of so many, or not known any more, as the stages are not the
+        `same`.
         """
+        if self.lacking and not same:
+            return False
         before = range(self.lacking.first, self.lacking.end) if self.lacking else ()
         self.lacking = refill_of({*lost, *before}, stages)
         return self.lacking is not None

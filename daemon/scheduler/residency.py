@@ -46,9 +46,7 @@ class Residency:
         lost: Collection[int],
         same: bool,
     ) -> None:
-        """What is kept stays so in a new layout, as far as `held` says, if not all `lost` it. Where
-        the stages are not the `same`, nobody knows any more which of them lacks what.
-        """
+        """What is kept stays so in a new layout, as far as `held` says, if not all `lost` it."""
         stages, self.memory = len(pipeline.stages), Memory(pipeline.memory)
         self._refused = None
         self.expected.forget()
@@ -56,8 +54,7 @@ class Residency:
             self.memory.place(sequence.id, sequence.request.fidelity.kv_bits, sequence.reserved)
         for entry in self.index.kept:
             self.memory.place(entry.sequence, entry.fidelity.kv_bits, entry.held)
-            unknown = entry.lacking is not None and not same
-            if unknown or (lost and not entry.lose(lost, stages)):
+            if (lost or entry.lacking) and not entry.lose(lost, stages, same):
                 self._drop(entry)
             elif held is not None and not entry.lacking:
                 self._shrink(entry, held.get(entry.sequence, 0))
@@ -163,12 +160,6 @@ class Residency:
         """How much of it the stages are still to fork, and hold elsewhere."""
         source = self.index.get(sequence.prefix.source) if sequence.prefix else None
         return min(sequence.prefix.length, len(source.tokens)) if sequence.prefix and source else 0
-
-    def missed(self, sequence: Sequence, held: int) -> bool:
-        """A stage has only `held` tokens of it. True when it was to have more by a fork: then the
-        stages are to be asked what they hold.
-        """
-        return sequence.prefix is not None and held < sequence.prefix.length
 
     def preempt(self, sequence: Sequence) -> None:
         """The stages forget it, for now."""

@@ -46,7 +46,6 @@ class Scheduler:
         self._results = Results(
             self._dispatch, self._book, self.residency, self._attempts, self._limits.codec
         )
-        self._places: tuple[int, ...] = ()  # of the last layout
 
     # --- events -------------------------------------------------------------------------------
 
@@ -60,9 +59,9 @@ class Scheduler:
     ) -> list[Action]:
         """A new layout, or none. Every running sequence is issued again, from what `held` says that
         all stages have of it; without `held` from what was confirmed, and a Nack corrects it. After
-        a barrier they go on: all that was sent has come back, and is held in the new layout too.
-        The stages `lost` have nothing: they are refilled, where the others have something. When it
-        is `intended` that there is none no stage has ended, and nothing can be what ended it.
+        a barrier they go on: all that was sent has come back, and is held in the new layout. The
+        stages `lost` have nothing: they are refilled, where the others have something. When it is
+        `intended` that there is none no stage has ended, and nothing can be what ended it.
         """
         if pipeline is None:
             actions = [] if intended else self._attempts.went_down(now)
@@ -72,20 +71,16 @@ class Scheduler:
         if before is not None and (pipeline.term, pipeline.epoch) <= (before.term, before.epoch):
             raise ValueError(f"epoch {pipeline.epoch} is not newer than {before.epoch}")
         behind_barrier = self._dispatch.holds
-        # After a barrier others may be in the same places, with what these had.
-        same = not behind_barrier and self._places == pipeline.places
-        self._places = pipeline.places
-        self._dispatch.reset(pipeline)
+        same = self._dispatch.reset(pipeline)
         self._results.configure(pipeline)
         self.residency.configure(pipeline, held, lost, same)
         actions = [*self._attempts.configure(pipeline, now), Inquire()]
         for sequence in self._book.running.values():
             sequence.forgive()
             sequence.tried = False
+            replaced = sequence.refilling is not None and (bool(lost) or not same)
             if not same:  # stages that were to be refilled have another place now
-                replaced, sequence.refilling = sequence.refilling is not None, None
-            else:
-                replaced = sequence.refilling is not None and bool(lost)
+                sequence.refilling = None
             if sequence.issued == 0 and not replaced:
                 self._dispatch.ready.push(sequence)  # nothing of it was sent in this attempt
                 continue
@@ -139,8 +134,7 @@ class Scheduler:
 
     def finish(self, sequence: bytes, reason: FinishReason, now: float) -> list[Action]:
         """The text layer found a stop string, or nobody wants the rest."""
-        found = self._book.get(sequence)
-        if found is None:
+        if (found := self._book.get(sequence)) is None:
             return []
         return self._attempts.finish(found, reason, now) + self._go_on(now)
 
