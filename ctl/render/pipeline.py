@@ -61,7 +61,7 @@ HOP_COLUMNS = (
 
 
 def pipeline_text(data: Row, style: Style) -> str:
-    """Stages, then hops."""
+    """Stages, then hops, then what was guessed and refilled."""
     stages, hops = data.get("stages") or [], data.get("hops") or []
     if not stages:
         return "no pipeline: no model is loaded"
@@ -72,9 +72,20 @@ def pipeline_text(data: Row, style: Style) -> str:
     blocks = [head, table(STAGE_COLUMNS, stages, style)]
     if hops:
         blocks += ["", table(HOP_COLUMNS, hops, style)]
-    if guessed := _guesses(data.get("speculation") or {}):
-        blocks += ["", guessed]
+    lines = (_guesses(data.get("speculation") or {}), _refills(data.get("refills") or {}))
+    if any(lines):
+        blocks += ["", *filter(None, lines)]
     return "\n".join(blocks)
+
+
+def _refills(data: Row) -> str:
+    """One line; "" when no stage that restarted was ever refilled."""
+    if not data.get("begun"):
+        return ""
+    return (
+        f"refilled after restarts of stages: {number(data.get('begun'))} sequences, "
+        f"{number(data.get('tokens'))} tokens · {number(data.get('given up'))} given up"
+    )
 
 
 def _guesses(data: Row) -> str:

@@ -126,6 +126,7 @@ PIPELINE: dict[str, Any] = {
         },
     ],
     "hops": HOPS,
+    "refills": {"begun": 3, "given up": 1, "tokens": 4096},
     "speculation": {
         "source": "n-grams",
         "sent": 1234,

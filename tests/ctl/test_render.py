@@ -53,7 +53,8 @@ HOP                 PATH         LINK P50    P99  CODEC           SPEED  STATE  
 studio → mini       zmq              41us  200us  fp8 (auto)  11.4 MB/s  up
 mini → coordinator  zmq (plain)     310us  1.0ms                         up
 
-guesses from n-grams: 75% right of 1 234 sent · 2 beside a token, 3 ahead of it · 31 frames ahead, 4 cancelled"""  # noqa: E501
+guesses from n-grams: 75% right of 1 234 sent · 2 beside a token, 3 ahead of it · 31 frames ahead, 4 cancelled
+refilled after restarts of stages: 3 sequences, 4 096 tokens · 1 given up"""  # noqa: E501
 
 KV_OLD_GOLDEN = """\
 SEQUENCE      STAGE  NODE    TOKENS    SIZE  TYPE  STATE  SHARED WITH  CONVERSATION
@@ -202,6 +203,7 @@ def test_nothing_there():
     assert "no model" in status_text(empty, PLAIN)
     assert "no pipeline" in pipeline_text({**PIPELINE, "stages": []}, PLAIN)
     never = {**PIPELINE, "speculation": {"source": "n-grams", "why": "it cannot", "sent": 0}}
+    never["refills"] = {"begun": 0, "given up": 0, "tokens": 0}
     assert pipeline_text(never, PLAIN).endswith("\n\nnothing is guessed: it cannot")
     assert kv_text({"sequences": []}, PLAIN) == "no KV caches are held"
     assert list_text([], [], PLAIN) == "no KV caches are held\nno conversations"
