@@ -2,7 +2,8 @@
 
 A token is in it before its client is told. A disk that refuses, or damage, costs the use of the
 journal until it can be written anew; a request goes on without. The file is bounded: what has ended
-leaves it when it is written anew, which it is when it has grown to twice its size.
+leaves it when it is written anew, which it is when it has grown to twice its size. Where what runs
+is too much, a request that comes is not taken, and of those that grow the largest leaves it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from daemon.coordinator.journalled import End, Journalled, packed, sequence_id, 
 
 BEGIN, TOKENS, ENDED, SAVED, FORGOTTEN = range(5)  # kinds of records
 LEAST_BYTES = 1 << 20  # a smaller file is not written anew
-MOST_BYTES = 16 << 20  # of what is to be kept: a request that comes then is not journalled
+MOST_BYTES = 16 << 20  # of what is to be kept
+MOST_READ = 4 * MOST_BYTES  # twice that, and what comes between two looks at its size, is less
+_HEAD_BYTES = 16  # about, of a record beside its body
 RETRY_SECONDS = 10.0
 MOST_TRIES = 5  # coordinators that ended before a request came to another token: it ends them
 
@@ -34,7 +37,7 @@ class Journal:
         self._entries: dict[bytes, Journalled] = {}
         self._file: RecordFile | None = None
         self._base = 0  # bytes that the file had when it was written anew
-        self._kept = 0  # bytes, about, of what has not left it
+        self._kept: dict[bytes, int] = {}  # bytes of each request, if it is written anew
         self._retry_at = 0.0
         self._full = self._refused = False
 
@@ -50,13 +53,13 @@ class Journal:
 
     def begin(self, entry: Journalled) -> None:
         size = _size(entry)
-        if self._kept + size > MOST_BYTES:
+        if self._bytes + size > MOST_BYTES:
             if not self._full:
                 self._note(f"{self._path} is full: a restart would lose the requests that come now")
             self._full = True
             return
         self._full = False
-        self._kept += size
+        self._kept[entry.sequence] = size
         self._entries[entry.sequence] = entry
         self._append(BEGIN, entry.to_wire())
 
@@ -64,18 +67,24 @@ class Journal:
         """What clients are about to be told, in one write: tokens, and their log-probabilities if
         asked for. They are in the entries already.
         """
-        rows = [
-            (entry.sequence, packed(tokens), list(logprobs), entry.ttft)
-            for entry, tokens, logprobs in deliveries
-            if entry.sequence in self._entries
-        ]
+        rows = []
+        for entry, tokens, logprobs in deliveries:
+            if entry.sequence in self._entries:
+                row = (entry.sequence, packed(tokens), list(logprobs), entry.ttft)
+                more = len(row[1]) + (len(msgpack.packb(row[2])) if row[2] else 0)
+                self._kept[entry.sequence] += more
+                rows.append(row)
         if rows:
             self._append(TOKENS, rows)
+            self._bound()
 
     def ended(self, entry: Journalled) -> None:
         """Its `end` is known. It stays, for a client that has not heard it."""
         if entry.sequence in self._entries and entry.end:
-            self._append(ENDED, (entry.sequence, entry.end.to_wire(), entry.unsaved))
+            end = entry.end.to_wire()
+            self._kept[entry.sequence] += len(msgpack.packb(end))
+            self._append(ENDED, (entry.sequence, end, entry.unsaved))
+            self._bound()
 
     def saved(self, sequence: bytes) -> None:
         """Its turn is on disk with its conversation."""
@@ -85,8 +94,8 @@ class Journal:
 
     def forget(self, sequence: bytes) -> None:
         """Nobody is going to ask for it any more."""
-        if entry := self._entries.pop(sequence, None):
-            self._kept -= _size(entry)
+        if self._entries.pop(sequence, None):
+            del self._kept[sequence]
             self._append(FORGOTTEN, sequence)
 
     def tick(self, now: float) -> None:
@@ -95,12 +104,27 @@ class Journal:
             self._write_anew(now)
 
     def check_integrity(self) -> None:
+        assert self._entries.keys() == self._kept.keys(), "journal: sizes"
+        assert self._bytes <= MOST_BYTES, "journal: too large"
         for sequence, entry in self._entries.items():
             assert entry.sequence == sequence, "journal: another request"
             asked = entry.request.params.logprobs is not None
             assert len(entry.logprobs) == len(entry.tokens) * asked, "journal: logprobs"
 
     # --- the file ---
+
+    @property
+    def _bytes(self) -> int:
+        """That the file has when it is written anew."""
+        return sum(self._kept.values())
+
+    def _bound(self) -> None:
+        """Answers and their log-probabilities grow."""
+        while self._bytes > MOST_BYTES:
+            largest = max(self._kept, key=lambda sequence: self._kept[sequence])
+            name = largest.hex()[:8]
+            self._note(f"{self._path} is full: a restart would lose {name}, the largest in it")
+            self.forget(largest)
 
     def _append(self, kind: int, body: Any) -> None:
         if self._file is None:
@@ -112,7 +136,7 @@ class Journal:
 
     def _write_anew(self, now: float) -> None:
         self._retry_at = now + RETRY_SECONDS
-        self._kept = sum(map(_size, self._entries.values()))
+        self._kept = {sequence: _size(entry) for sequence, entry in self._entries.items()}
         before, self._file = self._file, None
         if before:
             before.close()
@@ -139,7 +163,7 @@ class Journal:
 
     def _read(self) -> None:
         try:
-            records, damage = read_records(self._path, 4 * MOST_BYTES)
+            records, damage = read_records(self._path, MOST_READ)
         except OSError as error:
             records, damage = [], f"it cannot be read ({error})"
         for record in records:
@@ -184,6 +208,5 @@ class Journal:
 
 
 def _size(entry: Journalled) -> int:
-    """Bytes, about: tokens and text are most of it."""
-    text = len(entry.turn.prompt.text) * 2 if entry.turn else 0
-    return 1000 + 4 * len(entry.request.prompt) + text
+    """Bytes of its record."""
+    return len(msgpack.packb(entry.to_wire())) + _HEAD_BYTES

@@ -24,6 +24,7 @@ log = logs.get("coordinator")
 
 LEAVING_SECONDS = 3.0  # that a coordinator before this one may take to end by itself
 POLL_SECONDS = 0.05
+_TERM_DIGITS = 15  # of a term that is believed: a start each second comes to ten
 
 
 class Occupied(Exception):
@@ -43,13 +44,7 @@ class Reign:
 
     def next_term(self, at_least: int = 1) -> int:
         """A higher term, on disk before anybody hears of it."""
-        try:
-            last = int(self._path.read_text())
-        except FileNotFoundError:
-            last = 0
-        except ValueError:
-            last = 0  # damaged: the stages' hellos raise it above what they have obeyed
-        self.term = max(last + 1, at_least)
+        self.term = max(_last(self._path) + 1, at_least)
         fresh = self._path.with_suffix(".new")
         file = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.write(file, str(self.term).encode())
@@ -67,6 +62,18 @@ class Reign:
             return os.stat(self._path).st_ino == self._inode
         except FileNotFoundError:
             return True  # somebody has tidied up: no other coordinator has written one
+
+
+def _last(path: Path) -> int:
+    """The term that the file names; 0 where there is none, or it is damaged: the stages' hellos
+    raise it above what they have obeyed. OSError when it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            term = int(file.read(_TERM_DIGITS + 1))
+    except (FileNotFoundError, ValueError):
+        return 0
+    return term if 0 < term < 10**_TERM_DIGITS else 0
 
 
 def _locked(path: Path) -> int:

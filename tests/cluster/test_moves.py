@@ -27,7 +27,6 @@ NAMES = ("n1", "n2", "n3", "n4")
 def four(tmp_path: Path, model_folder: Path) -> Iterator[Cluster]:
     """Three have layers, the fourth has none."""
     cluster = Cluster(tmp_path / "c", [n for _, n in START], {"embedded": model_folder})
-    cluster.names = [*NAMES]
     yield cluster.start()
     cluster.close()
 
@@ -38,6 +37,8 @@ def four(tmp_path: Path, model_folder: Path) -> Iterator[Cluster]:
 def test_many_moves(four: Cluster, reference: Reference, seed: int) -> None:
     chance = random.Random(seed)
     readers = Readers(four, reference, chance)
+    four.names.append("n4")
+    four.start_node("n4")
     four.wait_nodes()
     readers.prepare()
     now, done, gaps = START, Counter[str](), []

@@ -230,13 +230,42 @@ def test_it_is_written_anew_when_most_of_it_has_gone(tmp_path: Path) -> None:
 def test_it_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_BYTES", 5000)
     book = Book(tmp_path)
-    book.begin(entry(A, prompt=700), entry(B, prompt=700))
+    book.begin(entry(A, prompt=800), entry(B, prompt=800))
     book.give(entry(B), 5)
     assert [one.sequence for one in Book(tmp_path).left] == [A]
     assert "is full" in book.notes[0]
     book = Book(tmp_path)
     book.journal.forget(A)
     book.begin(entry(B, prompt=700))
+    assert [one.sequence for one in Book(tmp_path).left] == [B]
+
+
+def test_answers_and_what_is_told_with_them_are_bounded_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The largest request leaves it: what is left can always be read."""
+    monkeypatch.setattr(module, "MOST_BYTES", 20_000)
+    monkeypatch.setattr(module, "MOST_READ", 80_000)
+    monkeypatch.setattr(module, "LEAST_BYTES", 0)
+    book, a, b = Book(tmp_path), entry(A, logprobs=20), entry(B)
+    book.begin(a, b)
+    top = {"logprob": -0.5, "top": [[5, -0.5]] * 20}
+    for _ in range(100):
+        book.give(a, 5, logprobs=(top,))
+        book.give(b, 5)
+        book.journal.tick(0.0)
+    assert [text.split(": ")[1] for text in book.notes] == [
+        f"a restart would lose {A.hex()[:8]}, the largest in it"
+    ]
+    assert [(one.sequence, len(one.tokens)) for one in Book(tmp_path).left] == [(B, 100)]
+
+
+def test_how_it_ended_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_BYTES", 5000)
+    book, a, b = Book(tmp_path), entry(A), entry(B)
+    book.begin(a, b)
+    a.end = End({"text": "x" * 5000})
+    book.journal.ended(a)
     assert [one.sequence for one in Book(tmp_path).left] == [B]
 
 

@@ -52,6 +52,15 @@ def test_terms_grow_and_survive_damage(tmp_path: Path) -> None:
     assert (tmp_path / "deep" / "term").read_text() == "12"
 
 
+@pytest.mark.parametrize(
+    "damage", [b"9" * 16, b"9" * 5000, b"-4", b"", b"\xff\xfe", b"0x7", b"1e9"]
+)
+def test_a_term_that_is_none_is_not_believed(tmp_path: Path, damage: bytes) -> None:
+    """With one that fits no frame nothing would work any more, at no restart either."""
+    (tmp_path / "term").write_bytes(damage)
+    assert Reign(tmp_path).term == 1
+
+
 def test_who_finds_another_term_in_its_place_knows_it(tmp_path: Path) -> None:
     reign = Reign(tmp_path)
     assert reign.lasts()
