@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from daemon.cluster.events import ModelSpec, Slot
 from daemon.cluster.member import Member
 from daemon.cluster.placement.estimate import load_of
+from daemon.cluster.placement.in_order import place_in_order
 from daemon.cluster.placement.problem import (
     Hop,
     Host,
@@ -104,27 +105,31 @@ def _is_there(member: Member | None) -> bool:
 def _hosts(
     model: ModelSpec, slots: Sequence[Slot], members: Members, gone: Sequence[str]
 ) -> list[Host]:
-    """Every node that is there may take part, those of the layout first."""
+    """Every node that is there may take part, those of the layout first, in its order."""
     order = {slot.node: i for i, slot in enumerate(slots)}
     there = sorted(
         (m for m in members.values() if _is_there(m) and not (_refuses(m) or m.name in gone)),
         key=lambda member: (order.get(member.name, len(order)), member.name),
-    )[:MOST_NODES]
+    )
     seconds = tuple(map(float, model.layer_bytes))
     return [Host(m.name, seconds, float(model.head_bytes), _memory(m)) for m in there]
 
 
 def _layout(model: ModelSpec, hosts: Sequence[Host]) -> tuple[Slot, ...]:
     """Nothing is known here of how fast they are: each stage reads as many bytes a token as memory
-    allows, and no more of them than have to take part in that. PlacementError when the model does
-    not fit them.
+    allows, and no more of them than have to take part in that. Of many nodes the order stays.
+    PlacementError when the model does not fit them.
     """
     if not hosts:
         raise PlacementError("there are none")
     free = (Hop(0.0),) * len(hosts)
     network = Network(free, (free,) * len(hosts), free)
-    seats = place(hosts, load_of(model, 0), network, Objective.THROUGHPUT).seats
-    return tuple(Slot(hosts[seat.host].name, seat.layers) for seat in seats)
+    load = load_of(model, 0)
+    if len(hosts) > MOST_NODES:
+        found = place_in_order(hosts, load, network)
+    else:
+        found = place(hosts, load, network, Objective.THROUGHPUT)
+    return tuple(Slot(hosts[seat.host].name, seat.layers) for seat in found.seats)
 
 
 def _memory(member: Member) -> int:

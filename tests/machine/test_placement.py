@@ -10,6 +10,7 @@ from math import inf
 
 import pytest
 
+from daemon.cluster.placement.in_order import place_in_order
 from daemon.cluster.placement.problem import (
     BALANCED,
     Hop,
@@ -114,6 +115,28 @@ def test_it_is_the_best_of_all_ways(objective: Objective) -> None:
         assert found.slowest_seconds <= limit * (1 + 1e-9)
         placed += 1
     assert min(placed, none) > 100
+
+
+def test_in_a_given_order_it_is_the_best_of_all_ways() -> None:
+    rng, placed, none = random.Random(7), 0, 0
+    for _ in range(1000):
+        hosts, load, _ = random_cluster(rng)
+        hosts = [replace(host, pinned=None) for host in hosts]
+        free = (FREE,) * len(hosts)
+        network = Network(free, (free,) * len(hosts), free)
+        ways = [w for w in every_way(hosts, load) if w == sorted(w, key=lambda seat: seat.host)]
+        if not ways:
+            with pytest.raises(PlacementError):
+                place_in_order(hosts, load, network)
+            none += 1
+            continue
+        found = place_in_order(hosts, load, network)
+        assert list(found.seats) in ways
+        assert (found.round_seconds, found.slowest_seconds) == pytest.approx(
+            wanted(ways, network, Objective.THROUGHPUT)
+        )
+        placed += 1
+    assert min(placed, none) > 50
 
 
 def even(count: int, layers: int = 8, memory: int = 100) -> tuple[list[Host], Load, Network]:

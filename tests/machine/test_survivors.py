@@ -114,6 +114,24 @@ def test_a_stage_that_is_given_up_is_not_waited_for() -> None:
     assert world.cluster.state == "ready"
 
 
+def test_all_that_are_there_may_take_part_however_many() -> None:
+    """Of the spares only the last has room for a layer, and there are more nodes than orders of
+    them can be looked at.
+    """
+    names = [f"n{i:02}" for i in range(1, 13)]
+    world = World(*names)
+    for name in names[8:]:
+        world.step(replace(node(name), memory_bytes=20 if name == "n12" else 8))
+    world.want(split=(1,) * 8, nodes=tuple(names[:8]))
+    for name in names[:8]:
+        holds(world, name, 18)
+    gone(world, "n03", RULES.replan_after + 1)
+    assert world.cluster.state == "ready", world.cluster.why_down
+    assert [slot.node for slot in world.cluster.slots] == [
+        *("n01", "n02", "n04", "n05", "n06", "n07", "n08", "n12")
+    ]
+
+
 def test_nobody_is_done_without_before_all_were_there() -> None:
     world = World("a", "b")
     world.silent.add("b")

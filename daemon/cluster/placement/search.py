@@ -47,7 +47,7 @@ def place(
     the hosts in the order given. PlacementError when there is none.
     """
     _check(hosts, load)
-    tables = _Tables(hosts, load, network, must)
+    tables = Tables(hosts, load, network, must)
     if objective is Objective.LATENCY:
         bound = inf
     else:
@@ -55,12 +55,12 @@ def place(
         bound = best * (BALANCED if objective is Objective.BALANCED else 1.0)
     _, order = _search(tables, tables.seconds, np.add, bound * (1 + 1e-12))
     if not order:
-        raise PlacementError(_why_not(hosts, load))
+        raise why_not(hosts, load)
     seats = tuple(Seat(host, layers, tables.stage_seconds(host, layers)) for host, layers in order)
     return Placement(seats, *totals(seats, network))
 
 
-class _Tables:
+class Tables:
     """`stages[k][a, b]`: seconds of layers [a, b) on host k, infinite where they do not fit or it
     is pinned to others; `last` the same with the head.
     """
@@ -105,7 +105,7 @@ class _Hops:
 
 
 def _search(
-    tables: _Tables,
+    tables: Tables,
     hops: _Hops,
     join: Callable[..., Costs],
     bound: float,
@@ -181,8 +181,13 @@ def _check(hosts: Sequence[Host], load: Load) -> None:
             raise PlacementError(f"{name} is pinned to {layers} of {len(load.layers)} layers")
 
 
-def _why_not(hosts: Sequence[Host], load: Load) -> str:
+def why_not(hosts: Sequence[Host], load: Load) -> PlacementError:
+    """Why there is no placement."""
     needed, there = sum(load.layers) + load.first + load.last, sum(h.memory_bytes for h in hosts)
     if needed > there:
-        return f"the model and its KV take {needed:,} bytes, the nodes have {there:,}"
-    return "no order of the nodes fits: a layer, the head or what is pinned is too large for one"
+        return PlacementError(
+            f"the model and its KV take {needed:,} bytes, the nodes have {there:,}"
+        )
+    return PlacementError(
+        "no order of the nodes fits: a layer, the head or what is pinned is too large for one"
+    )
