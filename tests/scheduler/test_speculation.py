@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from itertools import islice, product
+from typing import Any
 
 import pytest
 
@@ -552,3 +553,45 @@ def test_many_stages_are_looked_at_in_runs(monkeypatch: pytest.MonkeyPatch) -> N
     rates = [course.rate(tempo, 0.8) for tempo in tempi]
     monkeypatch.setattr("daemon.scheduler.speculation.tempo._RUNS", 100)
     assert rates == pytest.approx([course.rate(tempo, 0.8) for tempo in tempi], rel=0.01)
+
+
+@pytest.mark.parametrize("stages", [2, 3, 12])
+def test_it_is_about_the_best_of_all(stages: int) -> None:
+    """With many stages not all are looked at."""
+    rng = random.Random(stages)
+    for _ in range(12):
+        passes = [rng.uniform(0.2, 3.0) for _ in range(stages)]
+        slope, hop = rng.choice((0.01, 0.1, 0.3)), rng.choice((0.0, 0.1, 1.0)) * stages
+        wait = rng.choice((0.0, 1.0))
+        course = Course.of(
+            lambda n, passes=passes, slope=slope: [one * (1 + slope * n) for one in passes],
+            lambda n, hop=hop: hop,
+            wait,
+            wait,
+        )
+        acceptance = rng.uniform(0.2, 0.99)
+        alone = choose(course, acceptance, 15, ahead=False).first
+        chosen = course.rate(choose(course, acceptance, 15, ahead=True), acceptance)
+        tempi = [
+            Tempo(first, after, depth)
+            for first in {0, 1, 2, alone // 2, alone}
+            for after in (1, 2, 3, 4, 6, 8, 11, 15)
+            for depth in {*range(2, 6), *range(6, stages + 2, 3)}
+        ]
+        assert chosen > 0.97 * max(course.rate(tempo, acceptance) for tempo in tempi)
+
+
+def test_with_many_stages_few_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scheduler does nothing else meanwhile."""
+    rate, asked = Course.rate, []
+
+    def counted(self: Course, *what: Any) -> float:
+        asked.append(what)
+        return rate(self, *what)
+
+    monkeypatch.setattr(Course, "rate", counted)
+    course = Course.of(lambda n: [1.0 + 0.04 * n] * 64, lambda n: 1.0)
+    for acceptance in (0.3, 0.8, 0.95):
+        asked.clear()
+        assert choose(course, acceptance, 15, ahead=True).after
+        assert len(asked) < 150, "of 600"

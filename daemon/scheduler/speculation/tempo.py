@@ -14,13 +14,14 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, product
 
 FIRST = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 15)
 AFTER = (1, 2, 3, 4, 6, 8, 11, 15)
 MOST = max(*FIRST, *AFTER)  # guesses in a frame
 WORTH = 1.02  # gain below which nothing is guessed: a prediction is not exact
 CERTAIN = 0.99  # acceptance beyond which nothing is believed
+FEW = 8  # stages with which all is looked at: with 64 that would take a tenth of a second
 _TAIL = 1e-3  # chance that a cycle lasts longer than what is looked at
 _RUNS = 8  # of neighbouring stages that are told apart
 
@@ -72,10 +73,11 @@ class Course:
         passes = zip(*(accumulate(took, max) for took in by_stage), strict=True)
         return cls([*passes], [between(n) for n in counts], wait, each, groups)
 
-    def rate(self, tempo: Tempo, acceptance: float) -> float:
-        """Expected tokens per second."""
+    def rate(self, tempo: Tempo, acceptance: float, least: float = 0.0) -> float:
+        """Expected tokens per second; 0 as soon as they are known to be less than `least`."""
         if not tempo.after:
             return self._alone(tempo.first, acceptance)
+        tokens = 1.0 / max(1.0 - acceptance, 1.0 - CERTAIN)
         # A frame is right when its guesses are, and its last token when the frame after it begins
         # with the same: the first frame judges one more than it has.
         seconds, alive, survives = 0.0, 1.0, acceptance ** (tempo.first + 1)
@@ -85,6 +87,8 @@ class Course:
             ends.append(end)
             if alive < _TAIL:
                 break
+            if (seconds + alive * end) * least > tokens:
+                return 0.0  # what comes takes at least as long
             if len(ends) == self._enough:
                 even = (end - ends[-1 - tempo.depth]) / tempo.depth
                 seconds += alive * (end + even * step / max(1.0 - step, 1.0 - CERTAIN))
@@ -92,7 +96,7 @@ class Course:
             seconds += alive * (1.0 - survives) * end
             alive *= survives
             survives = step
-        return _per(1.0 / max(1.0 - acceptance, 1.0 - CERTAIN), seconds)
+        return _per(tokens, seconds)
 
     @property
     def _enough(self) -> int:
@@ -172,25 +176,50 @@ def _depths(stages: int) -> Iterator[int]:
 
 
 def choose(course: Course, acceptance: float, most: int, ahead: bool) -> Tempo:
-    """The best tempo of at most `most` guesses in a frame; `ahead`: whether frames may follow one
-    that is under way. What is best alone is best beside what follows, or less is.
+    """The best tempo of at most `most` guesses in a frame, with many stages one about as good;
+    `ahead`: whether frames may follow one that is under way. What is best alone is best beside what
+    follows, or less is.
     """
     acceptance = min(acceptance, CERTAIN)
     best, rate = NONE, course.rate(NONE, acceptance) * WORTH
     for first in FIRST[1:]:
         if first <= most and (promised := course.rate(Tempo(first), acceptance)) > rate:
             best, rate = Tempo(first), promised
-    if ahead:
-        alone, stages = best.first, len(course.stages[1])
-        for first in {0, 1, 2, alone // 2, alone}:
-            for after in AFTER:
-                for depth in _depths(stages):
-                    tempo = Tempo(first, after, depth)
-                    if max(first, after) > most:
-                        continue
-                    if (promised := course.rate(tempo, acceptance)) > rate:
-                        best, rate = tempo, promised
+    if not ahead or not most:
+        return best
+    stages, alone = len(course.stages[1]), best.first
+    axes = (
+        [n for n in sorted({0, 1, 2, alone // 2, alone}) if n <= most],
+        [n for n in AFTER if n <= most],
+        [*_depths(stages)],
+    )
+    others = map(Tempo, *zip(*product(*axes), strict=True))
+    for tempo in others if stages <= FEW else _climbed(course, acceptance, axes):
+        if (promised := course.rate(tempo, acceptance, rate)) > rate:
+            best, rate = tempo, promised
     return best
+
+
+def _climbed(
+    course: Course, acceptance: float, axes: tuple[list[int], list[int], list[int]]
+) -> Iterator[Tempo]:
+    """The best along each axis in turn, until there is none that is better. Few large frames and
+    many small ones may be as good, so it is begun in the middle and among the latter.
+    """
+    for at in ([len(axis) // 2 for axis in axes], [0, 0, len(axes[2]) - 1]):
+        known: dict[Tempo, float] = {}
+        here, moved = 0.0, True
+        while moved:
+            moved = False
+            for axis, values in enumerate(axes):
+                for n in range(len(values)):
+                    there = [n if other == axis else place for other, place in enumerate(at)]
+                    tempo = Tempo(*(a[i] for a, i in zip(axes, there, strict=True)))
+                    if tempo not in known:
+                        known[tempo] = course.rate(tempo, acceptance, here)
+                    if known[tempo] > here:
+                        at, here, moved = there, known[tempo], True
+        yield Tempo(*(a[i] for a, i in zip(axes, at, strict=True)))
 
 
 def _per(tokens: float, seconds: float) -> float:
