@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.tiny import Tiny, config_of, reference_tokens, write_model
+from daemon.engine import model
+from tests.engine.tiny import RECURRENT, Tiny, config_of, reference_tokens, write_model
 
 GENERATED = 32
 MakeTiny = Callable[[str, int | None], Tiny]
@@ -33,3 +34,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> MakeTiny:
         return made[key]
 
     return make
+
+
+@pytest.fixture
+def recurrent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models with recurrent layers are let in, as one of them will be that is supported."""
+    monkeypatch.setattr(model, "SUPPORTED", (*model.SUPPORTED, *RECURRENT))

@@ -89,6 +89,26 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
     "phi3": {},
 }
+# With layers whose cache is a state that every step replaces. None is among those that are
+# supported, so a test of them has to let one in: `recurrent` of conftest.
+RECURRENT: dict[str, dict[str, Any]] = {
+    "qwen3_next": {
+        "head_dim": 32,
+        "full_attention_interval": 2,
+        "linear_num_value_heads": 4,
+        "linear_num_key_heads": 2,
+        "linear_key_head_dim": 32,
+        "linear_value_head_dim": 32,
+        "linear_conv_kernel_dim": 4,
+        "num_experts": 0,
+        "num_experts_per_tok": 0,
+        "decoder_sparse_step": 1,
+        "shared_expert_intermediate_size": 64,
+        "mlp_only_layers": [],
+        "moe_intermediate_size": 64,
+        "partial_rotary_factor": 0.5,
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -101,7 +121,8 @@ class Tiny:
 
 
 def config_of(architecture: str, **changes: Any) -> dict[str, Any]:
-    return {**_COMMON, "model_type": architecture, **CONFIGS[architecture], **changes}
+    own = {**CONFIGS, **RECURRENT}[architecture]
+    return {**_COMMON, "model_type": architecture, **own, **changes}
 
 
 def write_model(

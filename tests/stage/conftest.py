@@ -1,5 +1,5 @@
 """Stages run on the engine's tiny models."""
 
-from tests.engine.conftest import tiny
+from tests.engine.conftest import recurrent, tiny
 
-__all__ = ["tiny"]
+__all__ = ["recurrent", "tiny"]

@@ -43,6 +43,7 @@ ARCHITECTURES = [
     ("gpt_oss", 0),
     ("deepseek_v3", 0),
 ]
+pytestmark = pytest.mark.usefixtures("recurrent")
 CHANGES = [((0, 2, 4), (0, 1, 4)), ((0, 2, 4), (0, 3, 4)), ((0, 1, 4), (0, 3, 4))]
 
 
@@ -153,6 +154,7 @@ def moving(rig: Rig, model: Tiny, cuts: Sequence[int]) -> Iterator[Move]:
     [
         *((*what, CHANGES[n % len(CHANGES)]) for n, what in enumerate(ARCHITECTURES)),
         *(("llama", 0, change) for change in CHANGES[1:]),
+        *(("qwen3_next", 0, change) for change in CHANGES[1:]),  # a recurrent layer moves
     ],
 )
 def test_nothing_is_computed_again(

@@ -22,7 +22,15 @@ from transports.codecs.layout import Codec
 
 A, B = b"a" * 16, b"b" * 16
 TOKENS = 24
-KINDS = [("llama", 0), ("qwen3", 8), ("gemma3_text", 0), ("gpt_oss", 0), ("deepseek_v3", 0)]
+KINDS = [
+    ("llama", 0),
+    ("qwen3", 8),
+    ("gemma3_text", 0),
+    ("gpt_oss", 0),
+    ("deepseek_v3", 0),
+    ("qwen3_next", 0),
+]
+pytestmark = pytest.mark.usefixtures("recurrent")
 
 
 @pytest.fixture
