@@ -63,19 +63,18 @@ def test_the_best_one_takes_a_spare_and_says_when_nothing_would_change(of: Nodes
     assert of.layout() == layout
 
 
-def test_the_nodes_that_are_named_in_their_order(of: Nodes) -> None:
-    of.request("rebalance", nodes=["c", "a"], split=[5, 3])
-    assert of.layout() == [("c", "0-4"), ("a", "5-7")]
-    for wrong in ({"nodes": ["x"]}, {"nodes": ["a", "a"]}, {"nodes": ["a"], "split": [4, 4]}):
+def test_the_nodes_that_are_named_in_their_order_and_no_others(of: Nodes) -> None:
+    """A split without nodes is over those that serve, in their order."""
+    for wanted, layout in (
+        ({"nodes": ["c", "a"], "split": [5, 3]}, [("c", "0-4"), ("a", "5-7")]),
+        ({"split": [4, 4]}, [("c", "0-3"), ("a", "4-7")]),
+        ({"nodes": ["b"]}, [("b", "0-7")]),
+    ):
+        of.request("rebalance", **wanted)
+        assert of.layout() == layout
         of.tick()
+    for wrong in ({"nodes": ["x"]}, {"nodes": ["a", "a"]}, {"nodes": ["a"], "split": [4, 4]}):
         assert of.request("rebalance", **wrong).startswith("2 rebalance: ")
-
-
-def test_a_split_is_over_the_nodes_that_serve_in_their_order(of: Nodes) -> None:
-    of.request("rebalance", nodes=["c", "a"], split=[5, 3])
-    of.tick()
-    of.request("rebalance", split=[4, 4])
-    assert of.layout() == [("c", "0-3"), ("a", "4-7")]
 
 
 def test_who_does_not_wait_is_answered_when_it_has_begun(of: Nodes) -> None:
@@ -91,14 +90,19 @@ def test_who_does_not_wait_is_answered_when_it_has_begun(of: Nodes) -> None:
     assert of.status()["moving"] is None
 
 
-def test_the_longest_gap_is_told_when_its_client_has_its_next_token(
-    tmp_path: Path, chatml: Tokenizer
-) -> None:
+@pytest.fixture
+def read(tmp_path: Path, chatml: Tokenizer) -> Nodes:
+    """Somebody has read a token."""
     of = Nodes(tmp_path, "a", "b", tokenizer=chatml)
     of.serve_toy(4, 4)
     of.clients.request(b"reader", msg.Request(msg.PROTOCOL, 9, "generate", {"prompt": "a"}))
     of.desk.run()
     of.deliver([5])
+    return of
+
+
+def test_the_longest_gap_is_told_when_its_client_has_its_next_token(read: Nodes) -> None:
+    of = read
     of.deaf.add(msg.Prepare)
     of.request("rebalance", split=[6, 2])
     of.deliver([6, 7])
@@ -114,14 +118,8 @@ def test_the_longest_gap_is_told_when_its_client_has_its_next_token(
     assert of.clients.streams.watch is None
 
 
-def test_a_reader_who_is_given_nothing_is_not_waited_for_for_ever(
-    tmp_path: Path, chatml: Tokenizer
-) -> None:
-    of = Nodes(tmp_path, "a", "b", tokenizer=chatml)
-    of.serve_toy(4, 4)
-    of.clients.request(b"reader", msg.Request(msg.PROTOCOL, 9, "generate", {"prompt": "a"}))
-    of.desk.run()
-    of.deliver([5])
+def test_a_reader_who_is_given_nothing_is_not_waited_for_for_ever(read: Nodes) -> None:
+    of = read
     of.request("rebalance", split=[6, 2])
     of.clients.rebalancing.tick(time.monotonic() + SETTLE_SECONDS)
     (result,) = of.replies()
@@ -228,8 +226,3 @@ def test_one_that_cannot_begin_any_more_leaves_nothing_behind(of: Nodes) -> None
     assert of.last().startswith("5 the layout cannot change now: c has no stage now")
     assert not of.clients.rebalancing.under_way
     assert of.clients.streams.watch is None
-
-
-def test_the_nodes_that_are_named_and_no_others(of: Nodes) -> None:
-    of.request("rebalance", nodes=["b"])
-    assert of.layout() == [("b", "0-7")]

@@ -2,6 +2,7 @@
 
 import json
 import signal
+from contextlib import contextmanager
 
 import pytest
 
@@ -80,10 +81,17 @@ def test_what_never_arrived_is_asked_for_again(coordinator, successor):
     assert second.wait_for("generate").arguments == asked
 
 
-def test_what_is_not_known_any_more_is_an_error(coordinator, successor):
+@contextmanager
+def reading(coordinator, *words):
+    """Of whose answer the first letter has come, and its coordinator."""
     first = coordinator(generate=generation("a", end=False))
-    with running("generate", "x", "--endpoint", first.endpoint) as process:
+    with running("generate", "x", *words, "--endpoint", first.endpoint) as process:
         assert process.stdout.read(1) == b"a"
+        yield process, first
+
+
+def test_what_is_not_known_any_more_is_an_error(coordinator, successor):
+    with reading(coordinator) as (process, first):
         successor(first, resume=failure(1, "no request"), generate=generation("wrong"))
         assert process.wait(WAIT_SECONDS) == 1
         assert process.stdout.read() == b"\n"
@@ -91,33 +99,30 @@ def test_what_is_not_known_any_more_is_an_error(coordinator, successor):
 
 
 def test_one_that_does_not_come_back_is_unreachable(coordinator):
-    first = coordinator(generate=generation("a", end=False))
-    with running("generate", "x", "--timeout", "100ms", "--endpoint", first.endpoint) as process:
-        assert process.stdout.read(1) == b"a"
+    with reading(coordinator, "--timeout", "100ms") as (process, first):
         first.close()
         assert process.wait(WAIT_SECONDS) == 4
         assert b"error: the connection" in process.stderr.read()
 
 
-def test_ctrl_c_while_it_is_away(coordinator):
-    first = coordinator(generate=generation("a", end=False))
-    with running("generate", "x", "--endpoint", first.endpoint) as process:
-        assert process.stdout.read(1) == b"a"
-        first.close()
-        assert b"trying again" in process.stderr.readline()
-        process.send_signal(signal.SIGINT)
-        assert process.wait(WAIT_SECONDS) == 130
-        assert b"not confirmed" in process.stderr.read()
+def interrupted(process):
+    process.send_signal(signal.SIGINT)
+    return 130, b"not confirmed"
 
 
-def test_a_reader_who_leaves_meanwhile(coordinator):
-    first = coordinator(generate=generation("a", end=False))
-    with running("generate", "x", "--endpoint", first.endpoint) as process:
-        assert process.stdout.read(1) == b"a"
+def left(process):
+    process.stdout.close()
+    return 0, b""
+
+
+@pytest.mark.parametrize("leave", [interrupted, left])
+def test_a_reader_who_leaves_while_it_is_away(coordinator, leave):
+    with reading(coordinator) as (process, first):
         first.close()
         assert b"trying again" in process.stderr.readline()
-        process.stdout.close()
-        assert process.wait(WAIT_SECONDS) == 0
+        status, told = leave(process)
+        assert process.wait(WAIT_SECONDS) == status
+        assert told in process.stderr.read()
 
 
 def test_the_request_of_somebody_else(coordinator):
