@@ -80,11 +80,12 @@ class Orders:
             at_work = beat is not None and beat.loading and move.holds(beat)
             if self.is_prepared(member) or at_work or not self._due(slot.node, now):
                 continue
-            if slot.node not in placed and (member.loaded or (beat and beat.digest)):
-                # It holds layers of an earlier layout, with KV that nobody knows.
+            digests = {m.digest for m in (member.loaded, beat) if m and m.digest}
+            spare = slot.node not in placed
+            if spare and digests - {model.digest}:  # it has kept another model
                 member.loaded = member.asked = None
                 actions.append(ToStage(slot.node, msg.Unload(move.term)))
-            what = (model.name, model.folder, model.digest, r.start, r.end)
+            what = (model.name, model.folder, model.digest, r.start, r.end, spare)
             actions.append(ToStage(slot.node, msg.Prepare(move.term, move.number, *what)))
         return actions
 

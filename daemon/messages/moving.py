@@ -24,7 +24,9 @@ from typing import Any
 @dataclass(frozen=True, slots=True)
 class Prepare:
     """Load layers [start, end) of the model beside those that you compute with, which go on.
-    Answered by Prepared. One of another move takes the place of what was prepared before.
+    Answered by Prepared. One of another move takes the place of what was prepared before. To a
+    `spare`, which has no place now: layers that you hold need not be loaded, but their KV is of an
+    earlier layout, and all that counts is given.
     """
 
     term: int
@@ -34,6 +36,7 @@ class Prepare:
     digest: str
     start: int
     end: int
+    spare: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import zmq
@@ -54,6 +54,7 @@ class Preparation:
         if worker is not None and place.held:
             held, kv_bytes = worker.stage, worker.kv_bytes
             room = place.held.memory_bytes - held.weights_bytes - kv_bytes
+            kv_bytes = 0 if asked.spare else kv_bytes  # of no use for what is to come
         folder = place.folder(asked.model, asked.folder)
         self._background = Background(asked, folder, config.node, held, room, kv_bytes, reports)
         self._background.start()
@@ -77,7 +78,8 @@ class Preparation:
             self._failed(f"{done.error.path}: {done.error.cause}", done.error.remedy)
             return
         before, after = self._place.layers, done.ready.stage.layers
-        own = range(before.start, before.end) if before else range(0)
+        goes_on = before is not None and not self.asked.spare
+        own = range(before.start, before.end) if before and goes_on else range(0)
         gained = [n for n in range(after.start, after.end) if n not in own]
         node, networks = self._config.node, self._config.security.plain_networks
         try:
@@ -85,7 +87,7 @@ class Preparation:
             if gained:
                 move = self.asked.term, self.asked.move
                 receiver = PieceReceiver(self._context, node.data_address, networks, move)
-                room = self._kv_room(done.ready, gained)
+                room = self._kv_room(done.ready)
                 self.taking = Taking(done.ready.stage, gained, receiver, room)
         except AddressError as error:
             done.ready.stage.discard()
@@ -114,7 +116,7 @@ class Preparation:
         place, ready = self._place, self.ready
         assert ready
         given: Given = self.taking.caches() if self.taking and with_kv else ()
-        if place.worker is None:
+        if place.worker is None or self.asked.spare:
             digest, hidden = self.asked.digest, ready.hidden
             new = newcomer(ready.stage, ready.coder, place.clock, digest, hidden, given)
         else:
@@ -132,13 +134,15 @@ class Preparation:
         if self.ready and not self._place.uses(self.ready.stage):
             self.ready.stage.discard()
 
-    def _kv_room(self, ready: Ready, gained: Sequence[int]) -> int:
-        """Bytes that the KV of these layers may take, as long as what is held is held too."""
+    def _kv_room(self, ready: Ready) -> int:
+        """Bytes that the KV that comes may take, as long as what is held is held too."""
         worker = self._place.worker
         if worker is None:
             return ready.kv_budget
-        weights = sum(ready.stage.info.layer_bytes[n] for n in gained)
-        return ready.memory - worker.stage.weights_bytes - weights - worker.kv_bytes
+        own, new = worker.stage.layers, ready.stage.layers
+        more = [n for n in range(new.start, new.end) if not own.start <= n < own.end]
+        weights = worker.stage.weights_bytes + sum(ready.stage.info.layer_bytes[n] for n in more)
+        return ready.memory - weights - worker.kv_bytes
 
     def _failed(self, why: str, todo: str) -> None:
         log.error("layers are not prepared: %s", why)

@@ -20,7 +20,7 @@ SAMPLES: list[msg.Message] = [
     msg.Load(1, "m", "/m", "d", 0, 4),
     msg.Revoke(1, b"\x01" * 16, 2),
     msg.Assign(1, 2, 0, "tcp://b:1", 512, 0, 4),
-    msg.Prepare(1, 2, "m", "/m", "d", 0, 4),
+    msg.Prepare(1, 2, "m", "/m", "d", 0, 4, False),
     msg.Prepared("a", "i", 1, 2, 0, 4, "tcp://a:1", "tcp://a:2", 0.5, "", ""),
     msg.Give(1, 2, [{"address": "tcp://b:1", "start": 0, "end": 4}]),
     msg.Giving("a", "i", 1, 2, 100, 7, ""),

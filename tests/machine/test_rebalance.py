@@ -105,7 +105,10 @@ def test_a_node_that_is_left_is_asked_to_unload_until_it_has() -> None:
     assert not list(world.messages(msg.Unload)), "it is known to be empty"
 
 
-def test_a_spare_that_holds_layers_of_another_layout_begins_anew() -> None:
+@pytest.mark.parametrize("digest", ["d1", "another model"])
+@pytest.mark.parametrize("layers", [(2, 4), (2, 5)])
+def test_a_spare_goes_on_with_the_layers_that_it_still_holds(layers: Range, digest: str) -> None:
+    """But for those of another model, and with no KV but what it is given."""
     world = Moving("a", "b", "c")
     world.start(a=(0, 2), b=(2, 4), c=(4, 8))
     world.lost[msg.Unload] = 9
@@ -114,12 +117,21 @@ def test_a_spare_that_holds_layers_of_another_layout_begins_anew() -> None:
     assert held(world)["b"] == (2, 4)
     world.lost.clear()
     world.seen.clear()
-    world.step(world.beat_of("b"))
-    world.rebalance(a=(0, 2), b=(2, 4), c=(4, 8))
-    to_b = [type(a.message) for a in world.seen if isinstance(a, cl.ToStage) and a.node == "b"]
-    assert to_b[:2] == [msg.Unload, msg.Prepare]
+    world.step(world.beat_of("b", digest=digest))
+    world.rebalance(a=(0, 2), b=layers, c=(layers[1], 8))
+    to_b = [a.message for a in world.seen if isinstance(a, cl.ToStage) and a.node == "b"]
+    unload = [] if digest == "d1" else [msg.Unload]
+    assert [type(one) for one in to_b[: len(unload) + 1]] == [*unload, msg.Prepare]
+    asked = dict(world.messages(msg.Prepare))
+    assert {node: one.spare for node, one in asked.items() if node in "ab"} == {
+        "a": False,
+        "b": True,
+    }
+    (switch,) = [one for one in to_b if isinstance(one, msg.Switch)]
+    assert switch.givers == (1 if layers == (2, 4) else 2), "of all its layers"
     world.barrier()
     assert ended(world).why == ""
+    assert held(world)["b"] == layers
 
 
 def test_the_same_layout_ends_at_once() -> None:

@@ -44,6 +44,7 @@ class Node:
         self.settled = NOTHING
         self.former: SimulatedStage | None = None
         self.coming: SimulatedStage | None = None
+        self.spare = False  # it holds no KV that counts
         self.taking: Taking | None = None
         self.giving: Giving | None = None
         self.switch: msg.Switch | None = None
@@ -121,7 +122,7 @@ class Node:
             if asked.givers and not (self.taking and self.taking.complete(asked.givers)):
                 return
             self.former = self.stage
-            become(self.stage, coming, self.taking)
+            become(None if self.spare else self.stage, coming, self.taking)
             self._compute_with(coming)
             self._say_loaded()
         if self.stage is None:
@@ -165,7 +166,7 @@ class Node:
         if not self.alive or self.hung or (self.life, self.move) != (life, move):
             return
         if self.coming is None:
-            self.coming = self._fresh(asked.start, asked.end)
+            self.coming, self.spare = self._fresh(asked.start, asked.end), asked.spare
             self.taking = Taking(asked.start, asked.end)
         address = f"kv:{self.name}:{self.life}"
         what = (self.incarnation, asked.term, asked.move, asked.start, asked.end)

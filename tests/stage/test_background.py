@@ -33,7 +33,7 @@ def load(
     """Layers [1, 4), which end up in the mailbox, or do not."""
     reports: Mailbox[Done] = Mailbox()
     digest = digest or weights_digest(llama.folder)
-    asked = msg.Prepare(1, 1, "m", str(llama.folder), digest, 1, 4)
+    asked = msg.Prepare(1, 1, "m", str(llama.folder), digest, 1, 4, False)
     thread = Background(asked, llama.folder, NodeConfig(name="a"), held, room, kv_bytes, reports)
     if abandoned:
         thread.abandon()
