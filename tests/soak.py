@@ -2,7 +2,9 @@
 a run.
 
 A run that was broken off goes on where it was: what has passed under the same seed and commit is
-not run again. The result is soak/SEED.json; docs/soak.md is a summary of the last run.
+not run again. The result is soak/SEED.json; docs/soak.md says what each part proves, and is written
+with the summary of the last run. What a test prints in lines that begin with "seed" is counted
+there.
 """
 
 from __future__ import annotations
@@ -21,7 +23,49 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SUMMARY = ROOT / "docs" / "soak.md"
+PAGE = ROOT / "docs" / "soak.md"
+PARTS = {
+    "engine/test_parity.py": "every split of every supported model gives mlx-lm's tokens",
+    "engine/test_warm.py": "no model compiles anything after its first seconds",
+    "simulator/test_histories.py": (
+        "thousands of simulated histories of loss, death and hanging, with crowds, restarts and "
+        "prompts that begin alike: no token is wrong, lost or doubled"
+    ),
+    "simulator/test_moves.py": (
+        "4,000 simulated histories with several rebalances each, calm and among all faults"
+    ),
+    "cluster/test_moves.py": (
+        "225 rebalances of real processes, of every kind, while up to four clients read: no token "
+        "is wrong, lost or doubled, and none is computed twice"
+    ),
+    "cluster/test_chaos.py": (
+        "400 misfortunes of real processes (kill -9, SIGSTOP, cut and slow links, frames lost and "
+        "doubled, garbage, rebalances, machines and coordinators that die): every request ends, "
+        "exact"
+    ),
+    "cluster/test_rebalance.py": "each kind of rebalance by itself; stages killed in the middle",
+    "cluster/test_kill.py": "kill -9 and SIGSTOP of any stage",
+    "cluster/test_refill.py": "kill -9 of the first stage: it alone computes what it lost",
+    "cluster/test_hang.py": "stages that hang are found, slow ones are left alone",
+    "cluster/test_frame_faults.py": "frames that are lost or doubled at any hop",
+    "cluster/test_coordinator.py": "coordinators that are killed at any moment",
+    "cluster/test_fencing.py": "coordinators that are stopped, replaced and continued",
+    "cluster/test_members.py": "clusters of two to eight nodes",
+    "cluster/test_drain.py": "nodes that are drained while people read",
+    "cluster/test_misfits.py": "a node whose weights differ in one byte",
+}
+HOW = """\
+# The soak
+
+What takes too long for `make test`. `make soak` runs all of it, one test after the other;
+`ARGS="-k chaos"` chooses, `ARGS="--seed 3"` keeps another result. A run that was broken off goes on
+where it was, and `--fresh` forgets what has passed. Clusters of real processes want the machine for
+themselves. Each seed of `cluster/test_moves.py` and `cluster/test_chaos.py` is a cluster of its own
+and takes one to three minutes on two cores.
+
+| tests | what they prove |
+|---|---|
+"""
 
 
 class Recorder:
@@ -42,7 +86,12 @@ class Recorder:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call" or (report.when == "setup" and not report.passed):
-            entry = {"outcome": report.outcome, "seconds": round(report.duration, 2)}
+            said = [x for x in report.capstdout.splitlines() if x.startswith("seed")]
+            entry: dict[str, Any] = {
+                "outcome": report.outcome,
+                "seconds": round(report.duration, 2),
+                "counted": said,
+            }
             self._tests[report.nodeid] = entry
             self.write()
 
@@ -72,12 +121,12 @@ def main() -> int:
     flags = ["-q", "-m", "soak", "--timeout=0", f"--rootdir={ROOT}", *rest]
     status = int(pytest.main(flags, plugins=[recorder]))
     recorder.write()
-    SUMMARY.write_text(summary(result, rest))
+    PAGE.write_text(summary(result, rest))
     return 0 if status == pytest.ExitCode.NO_TESTS_COLLECTED and result["tests"] else status
 
 
 def summary(result: dict[str, Any], rest: list[str]) -> str:
-    """The last run in words; `rest` are the arguments that chose among the tests."""
+    """The page: what there is, and the last run; `rest` are the arguments that chose its tests."""
     tests = result["tests"]
     chosen = shlex.join(["--seed", str(result["seed"]), *rest])
     files: dict[str, list[dict[str, Any]]] = {}
@@ -88,9 +137,10 @@ def summary(result: dict[str, Any], rest: list[str]) -> str:
         f"| {sum(t['seconds'] for t in group):.0f} |"
         for file, group in sorted(files.items())
     ]
+    counted = [f"- {line}" for test in tests.values() for line in test.get("counted", ())]
     failed = [f"- {name}" for name, test in tests.items() if test["outcome"] == "failed"]
     lines = [
-        "# The last soak run",
+        "## The last run",
         "",
         f"`python -m tests.soak {chosen}`, commit {result['commit']}, "
         f"{result['machine']}, {time.strftime('%Y-%m-%d', time.gmtime())}.",
@@ -98,8 +148,11 @@ def summary(result: dict[str, Any], rest: list[str]) -> str:
         "| tests | passed | seconds |",
         "|---|---|---|",
         *rows,
+        *(["", "Counted:", "", *counted] if counted else []),
+        *(["", "Failed:", "", *failed] if failed else []),
     ]
-    return "\n".join(lines + (["", "Failed:", "", *failed] if failed else [])) + "\n"
+    parts = "".join(f"| {file} | {what} |\n" for file, what in PARTS.items())
+    return HOW + parts + "\n" + "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
