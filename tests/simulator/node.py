@@ -201,7 +201,7 @@ class Node:
             for other in (self.former, self.coming):
                 if other and (other.start, other.end) == wanted:
                     if other is self.coming:
-                        become(self.stage, other, None)
+                        become(None if self.spare else self.stage, other, None)
                     self.former = None if other is self.former else self.former
                     self._compute_with(other)
                     self._say_loaded()
