@@ -82,6 +82,7 @@ class Members:
             bytes_total=2 * LAYER,
             sequences=SEQUENCES,
             kv_bytes=GIB,
+            move_term=0,
             move=0,
             resident_bytes=3 * GIB,
             dropped={},

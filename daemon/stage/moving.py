@@ -153,8 +153,8 @@ class Moving:
         """Give one more piece; when the barrier has passed and that was all, switch if that can
         be.
         """
-        giving = self._giving
-        if giving is None or giving.finished:
+        giving = self._gives
+        if giving is None:
             return []
         try:
             sent = giving.step()
@@ -162,7 +162,7 @@ class Moving:
             self._cannot_give(str(error))
             return []
         self._pause_ms = IDLE_MS if sent is None else 0 if sent else FULL_MS
-        if giving.finished:  # said before it switches: then the move may be over
+        if self._gives is None:  # said before it switches: then the move may be over
             self._report(giving.sent_bytes, 0, "")
             return self._try_switch()
         if (now := time.monotonic()) >= self._report_at:
@@ -172,16 +172,14 @@ class Moving:
 
     def pause(self, most_ms: int) -> int:
         """After how many milliseconds there is something to give again, at most so many."""
-        under_way = self._giving is not None and not self._giving.finished
-        return min(most_ms, self._pause_ms) if under_way else most_ms
+        return min(most_ms, self._pause_ms) if self._gives else most_ms
 
     def passed_barrier(self, term: int, epoch: int) -> list[Frame]:
         """The last frame of this epoch was sent on."""
         self._barrier = term, epoch
         if self._giving:
             self._giving.end()
-            return self.step()
-        return self._try_switch()
+        return self.step() if self._gives else self._try_switch()
 
     def went_on(self) -> None:
         """A frame was computed in the present place: there is no way back."""
@@ -207,6 +205,11 @@ class Moving:
 
     # --- within ---
 
+    @property
+    def _gives(self) -> Giving | None:
+        """While there is something left to give, or may be."""
+        return self._giving if self._giving and not self._giving.finished else None
+
     def _close(self, wait: bool) -> None:
         if self._giving:
             self._giving.close()
@@ -227,7 +230,7 @@ class Moving:
         asked, place, coming = self._switch, self._place, self._coming
         if asked is None or (asked.barrier and self._barrier != place.number):
             return []
-        if self._giving and not self._giving.finished:
+        if self._gives:
             return []
         if coming:
             if not coming.complete(asked.givers):
