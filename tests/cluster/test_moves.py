@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -72,4 +73,7 @@ def test_many_moves(four: Cluster, reference: Reference, seed: int) -> None:
     finally:
         sys.stdout.write(f"seed {seed}: {done.total()} moves {dict(done)}, {replayed} replayed, ")
         sys.stdout.write(f"{unread} that nobody read; {readers.done} answers of {readers.tokens} ")
-        sys.stdout.write(f"tokens; longest gaps {[round(gap, 2) for gap in gaps]}\n")
+        sys.stdout.write(
+            f"tokens; longest gap of a client {median(gaps or [0.0]):.2f} s (median), "
+        )
+        sys.stdout.write(f"{max(gaps, default=0.0):.2f} s at most\n")
