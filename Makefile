@@ -16,8 +16,14 @@ export OPENBLAS_NUM_THREADS := 1
 demo: $(VENV)/.runtime
 	@$(BIN)/shardctl demo $(ARGS)
 
+# Tests with real clusters have the machine to themselves; the others share its cores.
 test: $(VENV)/.dev
+ifeq ($(ARGS),)
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore tests/cluster
+	@$(BIN)/python -m pytest -q tests/cluster
+else
 	@$(BIN)/python -m pytest -q $(ARGS)
+endif
 
 check: lint format types imports
 
