@@ -49,5 +49,6 @@ def test_every_request_ends_as_in_one_process(
         sys.stdout.write(own.logs())
         raise
     finally:
-        sys.stdout.write(f"seed {seed}: {chaos.done} requests, {chaos.moved} layouts, ")
+        sys.stdout.write(f"seed {seed}: {chaos.done} requests, {reference.ties} ties, ")
+        sys.stdout.write(f"{chaos.moved} layouts, ")
         sys.stdout.write(f"{chaos.harms.total()} misfortunes: {dict(chaos.harms)}\n")

@@ -71,9 +71,9 @@ def test_many_moves(four: Cluster, reference: Reference, seed: int) -> None:
         sys.stdout.write(four.logs())
         raise
     finally:
-        sys.stdout.write(f"seed {seed}: {done.total()} moves {dict(done)}, {replayed} replayed, ")
-        sys.stdout.write(f"{unread} that nobody read; {readers.done} answers of {readers.tokens} ")
         sys.stdout.write(
-            f"tokens; longest gap of a client {median(gaps or [0.0]):.2f} s (median), "
+            f"seed {seed}: {done.total()} moves {dict(done)}, {replayed} replayed, {unread} that "
+            f"nobody read; {readers.done} answers of {readers.tokens} tokens, {reference.ties} "
+            f"ties; longest gap of a client {median(gaps or [0.0]):.2f} s (median), "
+            f"{max(gaps, default=0.0):.2f} s at most\n"
         )
-        sys.stdout.write(f"{max(gaps, default=0.0):.2f} s at most\n")
