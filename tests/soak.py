@@ -4,7 +4,7 @@ a run.
 A run that was broken off goes on where it was: what has passed under the same seed and commit is
 not run again. The result is soak/SEED.json; docs/soak.md says what each part proves, and is written
 with the summary of the last run. What a test prints in lines that begin with "seed" is counted
-there.
+there; lines that begin with "sum" are added up.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import argparse
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
 import time
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +88,7 @@ class Recorder:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call" or (report.when == "setup" and not report.passed):
-            said = [x for x in report.capstdout.splitlines() if x.startswith("seed")]
+            said = [x for x in report.capstdout.splitlines() if x.startswith(("seed", "sum"))]
             entry: dict[str, Any] = {
                 "outcome": report.outcome,
                 "seconds": round(report.duration, 2),
@@ -137,7 +139,8 @@ def summary(result: dict[str, Any], rest: list[str]) -> str:
         f"| {sum(t['seconds'] for t in group):.0f} |"
         for file, group in sorted(files.items())
     ]
-    counted = [f"- {line}" for test in tests.values() for line in test.get("counted", ())]
+    said = [line for test in tests.values() for line in test.get("counted", ())]
+    counted = [f"- {line}" for line in (*_added(said), *(x for x in said if x[:4] == "seed"))]
     failed = [f"- {name}" for name, test in tests.items() if test["outcome"] == "failed"]
     lines = [
         "## The last run",
@@ -153,6 +156,16 @@ def summary(result: dict[str, Any], rest: list[str]) -> str:
     ]
     parts = "".join(f"| {file} | {what} |\n" for file, what in PARTS.items())
     return HOW + parts + "\n" + "\n".join(lines) + "\n"
+
+
+def _added(lines: list[str]) -> list[str]:
+    """Those that are sums, added up where they differ in nothing but numbers."""
+    sums: dict[str, list[int]] = {}
+    for line in lines:
+        if line.startswith("sum"):
+            shape, numbers = re.sub(r"\d+", "{}", line), map(int, re.findall(r"\d+", line))
+            sums[shape] = [a + b for a, b in zip_longest(sums.get(shape, ()), numbers, fillvalue=0)]
+    return [shape.format(*numbers) for shape, numbers in sums.items()]
 
 
 if __name__ == "__main__":
