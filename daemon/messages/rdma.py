@@ -1,0 +1,145 @@
+"""How hops come to use RDMA, and stop. `group` numbers the groups of a term, from 1 on.
+
+    coordinator        shardd              rdma process             stage
+                ◄──── RdmaOffer
+    RdmaStart   ─────► starts it
+                ◄─────────────────────────  RdmaJoined
+    RdmaProbe   ─────────────────────────►  tries its neighbours
+                ◄─────────────────────────  RdmaProbed
+    TakePath    ────────────────────────────────────────────────►   sends by it
+                ◄────────────────────────────────────────────────   PathTaken; PathLost when it ends
+    RdmaStop    ─────► ends it
+                ◄──── ChildExited
+
+Each of the coordinator's messages may be sent twice, and is answered twice then.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# --- coordinator and shardd -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RdmaOffer:
+    """What a node could do, said after Welcome and when it changes. `backends` are those of
+    mx.distributed that it may use, best first; `address` is where its part of a group listens
+    (host:port), `devices` the RDMA devices by name. `boot` names the boot; `starts_left` is how
+    many more groups may be started in it, `why_not` why none may be: "" when one may.
+    """
+
+    node: str
+    incarnation: str
+    boot: str
+    backends: list[str]
+    address: str
+    devices: list[str]
+    starts_left: int
+    why_not: str
+
+
+@dataclass(frozen=True, slots=True)
+class RdmaStart:
+    """Start the rdma process: `rank` of a group over `hosts` (one address per rank). `devices` is
+    JACCL's matrix, one row per rank; empty for other back ends.
+    """
+
+    term: int
+    group: int
+    backend: str
+    rank: int
+    hosts: list[str]
+    devices: list[list[list[str]]]
+
+
+@dataclass(frozen=True, slots=True)
+class RdmaStop:
+    term: int
+    group: int
+    why: str
+
+
+# --- coordinator and rdma process -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RdmaJoined:
+    """The group stands, and the stage of this node is connected or will be when it listens."""
+
+    node: str
+    incarnation: str
+    group: int
+    rank: int
+    pid: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RdmaProbe:
+    """Try the way to `peer` (a rank) and back: a checksum, the round trip, the bandwidth."""
+
+    term: int
+    group: int
+    probe: int
+    peer: int
+
+
+@dataclass(frozen=True, slots=True)
+class RdmaProbed:
+    """`why` is "" when it went well; seconds there and back of a small message (the median), and
+    bytes per second of large ones.
+    """
+
+    node: str
+    incarnation: str
+    group: int
+    probe: int
+    peer: int
+    round_trip_seconds: float
+    bytes_per_second: float
+    why: str
+
+
+# --- coordinator and stage ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TakePath:
+    """Send on to the next stage by `path`, "zmq" or "rdma", there to `rank` of the group. `turn`
+    numbers the switches of a hop within a term, and only grows.
+    """
+
+    term: int
+    epoch: int
+    turn: int
+    path: str
+    group: int
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class PathTaken:
+    """Answer to TakePath. `path` is the one in use; another than was asked for, because of `why`."""
+
+    node: str
+    incarnation: str
+    epoch: int
+    turn: int
+    path: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class PathLost:
+    """RDMA ended under this stage: frames may be lost that it sent (`sending`) or that were on
+    their way to it. `reason` is for programs: gone, stalled, damaged.
+    """
+
+    node: str
+    incarnation: str
+    epoch: int
+    group: int
+    sending: bool
+    reason: str
+    why: str
