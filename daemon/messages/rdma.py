@@ -120,7 +120,7 @@ class TakePath:
 
 @dataclass(frozen=True, slots=True)
 class PathTaken:
-    """Answer to TakePath. `path` is the one in use; another than was asked for, because of `why`."""
+    """Answer to TakePath. `path` is the one in use; `why` says why, if not the one asked for."""
 
     node: str
     incarnation: str
