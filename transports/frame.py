@@ -131,7 +131,19 @@ class Barrier:
     """Command: no frame of this epoch follows. It leaves the ring as it came."""
 
 
-Command = Release | Fork | Barrier
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Command, alone in its frame: the sender of this hop goes over to another path. On the path
+    that it leaves comes one that says it is the `last` frame, on the path that it takes one that is
+    the first. `number` grows within a term. It is for the next stage's end of the ring, and goes no
+    further.
+    """
+
+    number: int
+    last: bool
+
+
+Command = Release | Fork | Barrier | Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,3 +199,11 @@ class Frame:
     logprobs: Mapping[bytes, Any] = field(default_factory=dict)
     tensors: tuple[Tensor, ...] = ()
     refill: Refill | None = None
+
+    @property
+    def turn(self) -> Turn | None:
+        """What it says of the path that it came by, if that is what it is for."""
+        if self.spans or not self.commands:
+            return None
+        command = self.commands[0]
+        return command if isinstance(command, Turn) else None

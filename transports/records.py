@@ -18,6 +18,7 @@ from transports.frame import (
     Release,
     StageTrace,
     Tensor,
+    Turn,
 )
 from transports.limits import MAX_RANK, FrameLimits
 
@@ -28,7 +29,7 @@ COMMAND = struct.Struct("<B3x16sII16s")
 DEPARTURE = struct.Struct("<16sIIHBx")
 TRACE = struct.Struct("<Idddd")
 TENSOR = struct.Struct("<BBxxIIII")
-RELEASE, FORK, BARRIER = 1, 2, 3
+RELEASE, FORK, BARRIER, TURN = 1, 2, 3, 4
 _NOBODY = bytes(16)
 
 _DTYPES = {d.value: d for d in DType}
@@ -83,6 +84,8 @@ def pack_command(command: Command) -> bytes:
             return COMMAND.pack(FORK, target, attempt, length, source)
         case Barrier():
             return COMMAND.pack(BARRIER, _NOBODY, 0, 0, _NOBODY)
+        case Turn(number, last):
+            return COMMAND.pack(TURN, _NOBODY, number, last, _NOBODY)
 
 
 def read_command(code: int, sequence: bytes, attempt: int, length: int, source: bytes) -> Command:
@@ -92,6 +95,8 @@ def read_command(code: int, sequence: bytes, attempt: int, length: int, source: 
         return Fork(source, sequence, attempt, length)
     if code == BARRIER and (sequence, attempt, length, source) == (_NOBODY, 0, 0, _NOBODY):
         return Barrier()
+    if code == TURN and length <= 1 and sequence == source == _NOBODY:
+        return Turn(attempt, last=bool(length))
     raise FrameError("command", f"command {code} of length {length}")
 
 

@@ -22,9 +22,10 @@ Part 0, little-endian, without padding between the blocks:
     56          spans            40 each: sequence 16, attempt 4, position 4, length 4,
                                  prefix hash 8, outputs 4
                 tokens           4 each: int32
-                commands         44 each: kind 1 (1 release, 2 fork, 3 barrier), reserved 3,
-                                 sequence 16 (of a fork: its target), attempt 4, length 4,
-                                 source 16 (of a release: both 0; of a barrier: all 0)
+                commands         44 each: kind 1 (1 release, 2 fork, 3 barrier, 4 turn), reserved 3,
+                                 sequence 16 (of a fork: its target), attempt 4 (of a turn: its
+                                 number), length 4 (of a turn: 1 for the last frame, 0 for the
+                                 first), source 16; 0 where nothing is said
                 departures       28 each: sequence 16, attempt 4, held 4, stage 2, reason 1,
                                  reserved 1
                 traces           36 each: stage 4, received 8, started 8, computed 8, sent 8
@@ -61,6 +62,7 @@ from transports.frame import (
     Refill,
     Release,
     Span,
+    Turn,
 )
 from transports.limits import MAX_RANK, FrameLimits
 from transports.meta import pack_meta, unpack_meta
@@ -97,6 +99,8 @@ def encode(frame: Frame, limits: FrameLimits | None = None) -> list[Buffer]:
     """
     spans, tokens, refill = frame.spans, frame.tokens, frame.refill
     if problem := _inconsistent(frame.kind, spans, len(tokens), refill):
+        raise EncodeError(problem)
+    if frame.commands and (problem := _crowded(frame)):
         raise EncodeError(problem)
     meta = pack_meta(frame.constants, frame.logprobs)
     payloads = [payload(tensor) for tensor in frame.tensors]
@@ -205,7 +209,7 @@ def decode(parts: Sequence[Buffer], limits: FrameLimits) -> Frame:
         departures = tuple([read_departure(*d) for d in records])
     traces = TRACE.iter_unpack(view[at_traces:at_tensors])
     tensors = zip(TENSOR.iter_unpack(view[at_tensors:at_meta]), parts[1:], strict=True)
-    return Frame(
+    frame = Frame(
         kind,
         term,
         epoch,
@@ -220,6 +224,9 @@ def decode(parts: Sequence[Buffer], limits: FrameLimits) -> Frame:
         tuple([read_tensor(descriptor, part, limits) for descriptor, part in tensors]),
         refill,
     )
+    if n_commands and (problem := _crowded(frame)):
+        raise FrameError("command", problem)
+    return frame
 
 
 def _named(command: Command) -> tuple[bytes, ...]:
@@ -228,7 +235,7 @@ def _named(command: Command) -> tuple[bytes, ...]:
             return source, target
         case Release(sequence):
             return (sequence,)
-        case Barrier():
+        case Barrier() | Turn():
             return ()
 
 
@@ -250,6 +257,15 @@ def _inconsistent(
     if refill and any(s.outputs for s in spans):
         return "a refill that asks for tokens"
     return None
+
+
+def _crowded(frame: Frame) -> str | None:
+    """A turn stands alone: what is wrong, if something stands beside one."""
+    if not any(isinstance(command, Turn) for command in frame.commands):
+        return None
+    alone = len(frame.commands) == 1 and frame.kind is FrameKind.WORK
+    others = frame.spans or frame.departures or frame.traces or frame.tensors or frame.refill
+    return None if alone and not others else "a turn beside something else"
 
 
 def _check_limits(frame: Frame, meta_bytes: int, limits: FrameLimits) -> None:

@@ -17,15 +17,18 @@ from tests.transports.contract import LIMITS, full_frame, plain, work
 from transports.errors import EncodeError, FrameError, VersionError
 from transports.frame import (
     Barrier,
+    Departure,
     DType,
     Fork,
     Frame,
     FrameKind,
+    Reason,
     Refill,
     Release,
     Span,
     StageTrace,
     Tensor,
+    Turn,
 )
 from transports.limits import FrameLimits
 from transports.wire import decode, encode
@@ -115,7 +118,8 @@ def test_evaluated_arrays_of_mlx_go_without_a_copy() -> None:
         (56 + 24, struct.pack("<I", 2**32 - 1), "count"),
         (56 + 36, struct.pack("<I", 2**32 - 1), "limit"),  # outputs
         (136, struct.pack("<i", -1), "token"),
-        (148, b"\x04", "command"),
+        (148, b"\x05", "command"),
+        (148, b"\x04", "command"),  # a turn of a sequence
         (148, b"\x03", "command"),  # a barrier of a sequence
         (148, b"\x02", "command"),  # a fork of nothing
         (148 + 24, struct.pack("<I", 1), "command"),  # a release with a length
@@ -239,6 +243,40 @@ def test_meta_has_one_shape(meta: object) -> None:
 def test_a_barrier_is_all_that_its_frame_has() -> None:
     frame = replace(work(), spans=(), tokens=(), constants={}, commands=(Barrier(),), tensors=())
     assert decode(encode(frame), LIMITS) == frame
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_a_turn_is_all_that_its_frame_has(last: bool) -> None:
+    turn = Turn(7, last)
+    frame = Frame(FrameKind.WORK, 3, 4, 0, commands=(turn,))
+    assert decode(encode(frame), LIMITS) == frame
+    assert frame.turn == turn
+    for beside in (
+        {"commands": (turn, Release(b"x" * 16))},
+        {"kind": FrameKind.RESULT},
+        {"traces": (StageTrace(0, 1.0, 1.0, 1.0, 1.0),)},
+        {"tensors": (Tensor(DType.UINT8, (1,), b"x"),)},
+        {"spans": work().spans, "tokens": work().tokens},
+        {"departures": (Departure(b"x" * 16, 1, 0, Reason.STALE, 0),)},
+        {"refill": Refill(0, 1)},
+    ):
+        with pytest.raises(EncodeError, match="beside"):
+            encode(replace(frame, **beside))  # type: ignore[arg-type]
+    head = bytes(encode(frame)[0])
+    assert refused([poked(head, 6, b"\x02")]) == "command"
+    assert refused([poked(head, 54, b"\x00\x01")]) == "command"
+
+
+@pytest.mark.parametrize(("offset", "value"), [(4, b"t"), (24, b"\x02"), (28, b"s")])
+def test_a_turn_names_nothing_else(offset: int, value: bytes) -> None:
+    head = bytes(encode(Frame(FrameKind.WORK, 3, 4, 0, commands=(Turn(7, last=True),)))[0])
+    assert refused([poked(head, 56 + offset, value)]) == "command"
+
+
+def test_no_other_frame_is_a_turn() -> None:
+    assert work().turn is None
+    assert replace(work(), spans=(), tokens=(), constants={}).turn is None
+    assert full_frame().turn is None
 
 
 @pytest.mark.parametrize("claimed", [LIMITS.max_tokens, 20_000])
