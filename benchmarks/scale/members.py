@@ -87,6 +87,8 @@ class Members:
             resident_bytes=3 * GIB,
             dropped={},
             link="up",
+            path="zmq",
+            turn=0,
         )
 
 

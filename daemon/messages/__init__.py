@@ -22,6 +22,7 @@ from daemon.messages.hello import (
 )
 from daemon.messages.moving import Give, Giving, Prepare, Prepared, Settle, Switch
 from daemon.messages.node import ChildExited, KillStage, LogsQuery, LogsReport, NodeHeartbeat
+from daemon.messages.rdma import PathLost, PathTaken, TakePath
 from daemon.messages.request import Chunk, Failure, Reply, Request
 from daemon.messages.saved_kv import (
     DiskQuery,
@@ -86,6 +87,8 @@ __all__ = [
     "MessageError",
     "NodeHeartbeat",
     "NodeHello",
+    "PathLost",
+    "PathTaken",
     "Prepare",
     "Prepared",
     "Profile",
@@ -100,6 +103,7 @@ __all__ = [
     "Settle",
     "StageHello",
     "Switch",
+    "TakePath",
     "Unload",
     "Welcome",
     "decode",

@@ -14,6 +14,7 @@ from daemon.messages.hello import (
 )
 from daemon.messages.moving import Give, Giving, Prepare, Prepared, Settle, Switch
 from daemon.messages.node import ChildExited, KillStage, LogsQuery, LogsReport, NodeHeartbeat
+from daemon.messages.rdma import PathLost, PathTaken, TakePath
 from daemon.messages.request import Chunk, Failure, Reply, Request
 from daemon.messages.saved_kv import (
     DiskQuery,
@@ -72,6 +73,9 @@ Message = (
     | Heartbeat
     | HeartbeatAck
     | LinkFailed
+    | TakePath
+    | PathTaken
+    | PathLost
     | KvReport
     | KvSaved
     | KvRestored

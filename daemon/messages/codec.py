@@ -11,14 +11,19 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import msgpack
 
 from daemon.batching import Batching
+from daemon.hop_path import HopPath, PathLoss
 from daemon.messages.catalogue import Message
 from daemon.messages.drafting import Propose, Proposed
 from daemon.messages.moving import Prepare, Prepared
-from daemon.messages.stage import Assign, Load, Loaded
+from daemon.messages.rdma import PathLost, PathTaken, TakePath
+from daemon.messages.stage import Assign, Heartbeat, Load, Loaded
 from transports.codecs.layout import Codec
 
 MAX_MESSAGE_BYTES = 8 << 20
 _BATCHING = {batching.value for batching in Batching}
+_PATHS = {path.value for path in HopPath}
+_LOSSES = {loss.value for loss in PathLoss}
+_OF_A_PATH = (TakePath, PathTaken, Heartbeat)
 _OF_LAYERS = (Load, Loaded, Assign, Prepare, Prepared)
 LARGEST = (1 << 62) - 1  # of every number: sums and successors still fit 64 bits
 
@@ -61,6 +66,10 @@ def decode(data: bytes) -> Message:
             raise MessageError(f"{cls.__name__}.{field} is {value!r:.40}")
     if cls in _OF_LAYERS and not body["start"] < body["end"]:
         raise MessageError(f"{cls.__name__} of layers [{body['start']}, {body['end']})")
+    if cls in _OF_A_PATH and body["path"] not in _PATHS:
+        raise MessageError(f"{cls.__name__}.path is {body['path']!r:.40}")
+    if cls is PathLost and body["reason"] not in _LOSSES:
+        raise MessageError(f"PathLost.reason is {body['reason']!r:.40}")
     if cls is Loaded and body["batching"] not in _BATCHING:
         raise MessageError(f"Loaded.batching is {body['batching']!r:.40}")
     if cls is Loaded and not _are_steps(body["step_seconds"]):

@@ -106,8 +106,9 @@ class RdmaProbed:
 
 @dataclass(frozen=True, slots=True)
 class TakePath:
-    """Send on to the next stage by `path`, "zmq" or "rdma", there to `rank` of the group. `turn`
-    numbers the switches of a hop within a term, and only grows.
+    """Send on to the next stage by `path`, "zmq" or "rdma", there to `rank` of `group`. `turn`
+    numbers the switches within a term, and only grows. To "zmq" of no group (0): that which is left
+    is over, and nothing more is to be said by it.
     """
 
     term: int

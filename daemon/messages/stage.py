@@ -154,9 +154,10 @@ class Heartbeat:
     It says what the stage holds (no digest: nothing) and in which epoch it has its place, so that
     whatever was said and lost is noticed. `move` is the rebalance (of `move_term`) that it holds
     something for beside that, 0: none. `microbatch` is the one being computed, since
-    `busy_seconds`; 0 when idle. `link` is the state of the link to the next stage. `clock` is the
-    sender's monotonic time, echoed in HeartbeatAck, from which the sender learns the coordinator's
-    clock.
+    `busy_seconds`; 0 when idle. `link` is the state of the link to the next stage, `path` the one
+    that frames take there, since switch number `turn` of this term, 0: since it has its place.
+    `clock` is the sender's monotonic time, echoed in HeartbeatAck, from which the sender learns the
+    coordinator's clock.
     """
 
     node: str
@@ -182,6 +183,8 @@ class Heartbeat:
     resident_bytes: int
     dropped: dict[str, int]
     link: str
+    path: str
+    turn: int
 
 
 @dataclass(frozen=True, slots=True)

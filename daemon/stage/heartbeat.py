@@ -21,6 +21,7 @@ import zmq
 from daemon import logs
 from daemon import messages as msg
 from daemon.control import dealer_options, say
+from daemon.hop_path import HopPath
 
 ENDING_SECONDS = 10.0  # from SIGTERM to SIGKILL when shardd is gone
 log = logs.get("heartbeat")
@@ -44,6 +45,7 @@ class Progress:
     held: tuple[str, int, int] | None = None
     epoch: int = 0
     link: str = ""
+    path: tuple[str, int] = (HopPath.ZMQ.value, 0)  # and since which turn
     dropped: dict[str, int] = field(default_factory=dict)
 
 
@@ -144,6 +146,7 @@ class Heartbeat(threading.Thread):
             self._process.memory_info().rss,
             dict(p.dropped),
             p.link,
+            *p.path,
         )
         if not say(socket, beat):
             log.debug("coordinator unreachable")

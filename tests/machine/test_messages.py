@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import msgpack
 import pytest
@@ -14,6 +15,11 @@ def loaded(footprints: list[list[int]], codecs: dict[str, list[float]] | None = 
     held, speed = ("d", 0, 4, "tcp://a:1", 100, 9, 0.1), ([[1.0, 0.1]], 0.1, 0.0, True, "spans")
     return msg.Loaded("a", "i", *held, *speed, 1 << 31, 1 << 30, footprints, None, codecs or {})
 
+
+COUNTS = (1, 2, 3, 4, 0.5, False, 0, 0, 1, 2, 1, 5, 3, {"stale": 1})
+BEAT = msg.Heartbeat("a", "i", 9, 1.5, 1, "d", 0, 4, *COUNTS, "up", "rdma", 7)
+TAKEN = msg.PathTaken("a", "i", 2, 3, "zmq", "no RDMA here")
+LOST = msg.PathLost("a", "i", 2, 1, True, "gone", "it ended")
 
 SAMPLES: list[msg.Message] = [
     msg.Welcome(3, "home"),
@@ -35,31 +41,10 @@ SAMPLES: list[msg.Message] = [
     msg.Propose(1, b"\x01" * 16, 3, (1 << 61) - 2, [5], 8, {"sampling": {"seed": 2**64 - 1}}),
     msg.Proposed("a", "i", b"\x01" * 16, 4, 77, [1, 2]),
     msg.DraftLags("a", "i", b"\x01" * 16, 0),
-    msg.Heartbeat(
-        "a",
-        "i",
-        9,
-        1.5,
-        1,
-        "d",
-        0,
-        4,
-        1,
-        2,
-        3,
-        4,
-        0.5,
-        False,
-        0,
-        0,
-        1,
-        2,
-        1,
-        5,
-        3,
-        {"stale": 1},
-        "up",
-    ),
+    BEAT,
+    msg.TakePath(1, 2, 3, "rdma", 1, 2),
+    TAKEN,
+    LOST,
 ]
 
 
@@ -99,6 +84,9 @@ def test_round_trip(message: msg.Message) -> None:
         msg.encode(loaded([[0, 8, 0]], {"fp8": [0.0, -1.0]})),
         msg.encode(msg.Propose(1, b"s", 3, 0, [1, 2], 4, {})),
         msg.encode(msg.Proposed("a", "i", b"s", 4, 0, [])),
+        msg.encode(replace(BEAT, path="tcp")),
+        msg.encode(replace(TAKEN, path="")),
+        msg.encode(replace(LOST, reason="tired")),
         msgpack.packb({"type": "Nothing"}),
         msgpack.packb({"type": ["Welcome"]}),
         msgpack.packb({"type": "LogsReport", "query": 1, "node": "a", "lines": [1]}),

@@ -37,7 +37,8 @@ def beat(name: str, incarnation: str = "s1", **changes: Any) -> msg.Heartbeat:
         "frames_received": 0, "frames_started": 0, "frames_finished": 0,
         "microbatch": 0, "busy_seconds": 0.0, "loading": False, "bytes_loaded": 0,
         "bytes_total": 0, "sequences": 0, "kv_bytes": 0, "move_term": 1, "move": 0,
-        "resident_bytes": 0, "dropped": {}, "link": "up",
+        "resident_bytes": 0, "dropped": {}, "link": "up", "path": "zmq",
+        "turn": 0,
     }  # fmt: skip
     return msg.Heartbeat(name, incarnation, **(fields | changes))
 

@@ -265,7 +265,8 @@ class ClusterLayouts(Layouts):
             "frames_received": 0, "frames_started": 0, "frames_finished": 0, "microbatch": 0,
             "busy_seconds": 0.0, "loading": False, "bytes_loaded": 0, "bytes_total": 0,
             "sequences": 0, "kv_bytes": 0, "move_term": node.move[0], "move": node.move[1],
-            "resident_bytes": 0, "dropped": {}, "link": "up",
+            "resident_bytes": 0, "dropped": {}, "link": "up", "path": "zmq",
+            "turn": 0,
         }  # fmt: skip
         process = (node.incarnation, 20 + node.life, self._world.now, node.fence.epoch)
         return msg.Heartbeat(node.name, *process, *held, **fields)  # type: ignore[arg-type]
