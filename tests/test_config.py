@@ -33,6 +33,10 @@ models:
   qwen/big: /big
 security:
   plain_networks: ["10.0.0.0/24", "fe80::/10"]
+rdma:
+  backend: 'off'
+  address: tcp://10.0.0.2:7000
+  group_starts: 5
 timeouts:
   heartbeat_s: 0.25
   drain_s: 10
@@ -65,6 +69,9 @@ def test_a_full_file(tmp_path: Path) -> None:
     assert config.node.kv_memory == 12_000_000_000
     assert config.coordinator.split == (5, 3)
     assert dict(config.models) == {"tiny": tmp_path / "models/tiny", "qwen/big": Path("/big")}
+    assert config.rdma.backend == "off"
+    assert config.rdma.address == "tcp://10.0.0.2:7000"
+    assert config.rdma.group_starts == 5
     assert config.timeouts.heartbeat_s == 0.25
     assert config.timeouts.dead_after_s == 2.5
     assert config.origin("node.name").endswith("c.yaml:2")
@@ -150,6 +157,12 @@ REFUSED = [
     ("security:\n  plain_networks: [lan]\n", 2, "ADDRESS/BITS"),
     ("security:\n  plain_networks:\n    - 0.0.0.0/0\n", 3, "not for public networks"),
     ("security:\n  plain_networks: [8.8.8.0/24]\n", 2, "not for public networks"),
+    ("rdma:\n  backend: mpi\n", 2, "one of auto, off, jaccl, ring, nccl"),
+    ("rdma:\n  address: tcp://10.0.0.2:0\n", 2, "the groups of mlx are neither encrypted"),
+    ("rdma:\n  address: tcp://[::1]:0\n", 2, "nothing but IPv4"),
+    ("rdma:\n  watchdog_s: 0.1\n", 2, "between 0.2 and 60 seconds"),
+    ("rdma:\n  start_s: 0\n", 2, "between 1 and 300 seconds"),
+    ("rdma:\n  group_starts: 0\n", 2, "between 1 and 1000000"),
     ("timeouts:\n  heartbeat_s: 60\n", 2, "between 0.05 and 10 seconds"),
     ("timeouts:\n  heartbeat_s: .nan\n", 2, "a number"),
     ("timeouts:\n  send_s: '1'\n", 2, "'1', text; it must be a number"),

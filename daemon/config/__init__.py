@@ -12,6 +12,7 @@ from daemon.config.sections import (
     CoordinatorConfig,
     LogConfig,
     NodeConfig,
+    RdmaConfig,
     SecurityConfig,
     TimeoutsConfig,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "CoordinatorConfig",
     "LogConfig",
     "NodeConfig",
+    "RdmaConfig",
     "SecurityConfig",
     "Setting",
     "TimeoutsConfig",

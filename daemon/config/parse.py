@@ -171,6 +171,19 @@ def counts(value: Value) -> tuple[int, ...]:
     return found
 
 
+def count(low: int, high: int) -> Callable[[Value], int]:
+    """A whole number in that range."""
+
+    def parse(value: Value) -> int:
+        number = value.integer()
+        if not low <= number <= high:
+            why = f"it must lie between {low} and {high}"
+            raise value.error(f"is {number}", why, "choose a number in that range")
+        return number
+
+    return parse
+
+
 def seconds(low: float, high: float) -> Callable[[Value], float]:
     def parse(value: Value) -> float:
         number = value.number()

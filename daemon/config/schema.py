@@ -15,6 +15,7 @@ from daemon.config.sections import (
     CoordinatorConfig,
     LogConfig,
     NodeConfig,
+    RdmaConfig,
     SecurityConfig,
     TimeoutsConfig,
     setting,
@@ -40,6 +41,7 @@ SECTIONS: dict[str, type[Any]] = {
     "node": NodeConfig,
     "coordinator": CoordinatorConfig,
     "security": SecurityConfig,
+    "rdma": RdmaConfig,
     "timeouts": TimeoutsConfig,
     "log": LogConfig,
 }
@@ -57,6 +59,7 @@ class Config:
         model_folders, factory=lambda: MappingProxyType[str, Path]({})
     )
     security: SecurityConfig = field(default_factory=SecurityConfig)
+    rdma: RdmaConfig = field(default_factory=RdmaConfig)
     timeouts: TimeoutsConfig = field(default_factory=TimeoutsConfig)
     log: LogConfig = field(default_factory=LogConfig)
     file: Path | None = None
@@ -87,22 +90,17 @@ class Config:
 
     def check(self) -> None:
         """Raise ConfigError for a rule between two settings that does not hold."""
-        networks = self.security.plain_networks
-        for path in ("node.data_address", "coordinator.address"):
-            host = split_address(self.get(path)).host
-            ip = ipaddress.ip_address(host)
-            if ip.is_loopback or any(ip in network for network in networks):
-                continue
-            cable = ipaddress.ip_network(ip).supernet(new_prefix=24 if ip.version == 4 else 64)
-            todo = f"if only your nodes are on that network, add it, for example '{cable}'"
-            if not is_private(cable):
-                todo = "use an address in a private network"
-            raise self._error(
-                path,
-                f"is on {host}, which is neither loopback nor in security.plain_networks",
-                "plain ZeroMQ is neither encrypted nor authenticated",
-                todo,
-            )
+        self._check_plain("node.data_address", "plain ZeroMQ is")
+        self._check_plain("coordinator.address", "plain ZeroMQ is")
+        if self.rdma.address:
+            self._check_plain("rdma.address", "the groups of mlx are")
+            if ipaddress.ip_address(split_address(self.rdma.address).host).version != 4:
+                raise self._error(
+                    "rdma.address",
+                    f"is '{self.rdma.address}'",
+                    "mlx takes nothing but IPv4 addresses for its groups",
+                    "give this machine an IPv4 address on the cable, and write that",
+                )
         if not _loopback(self.coordinator.address) and _loopback(self.node.data_address):
             raise self._error(
                 "node.data_address",
@@ -125,6 +123,22 @@ class Config:
                 "a node must be able to miss one heartbeat without being declared dead",
                 f"make it at least {2 * self.timeouts.heartbeat_s:g}, twice timeouts.heartbeat_s",
             )
+
+    def _check_plain(self, path: str, what_is: str) -> None:
+        host = split_address(self.get(path)).host
+        ip = ipaddress.ip_address(host)
+        if ip.is_loopback or any(ip in network for network in self.security.plain_networks):
+            return
+        cable = ipaddress.ip_network(ip).supernet(new_prefix=24 if ip.version == 4 else 64)
+        todo = f"if only your nodes are on that network, add it, for example '{cable}'"
+        if not is_private(cable):
+            todo = "use an address in a private network"
+        raise self._error(
+            path,
+            f"is on {host}, which is neither loopback nor in security.plain_networks",
+            f"{what_is} neither encrypted nor authenticated",
+            todo,
+        )
 
     def _error(self, path: str, what: str, why: str, todo: str) -> ConfigError:
         where = self.origin(path)

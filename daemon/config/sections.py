@@ -89,6 +89,21 @@ class SecurityConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class RdmaConfig:
+    """What this node may do in a group of the RDMA process. `backend` auto takes JACCL where mlx
+    and the machine have it. `address` None is the host of node.data_address; a port of 0 means any
+    free one. `watchdog_s`: how long an operation that has begun may take. `group_starts`: how many
+    groups may be started between two boots, None is 3 with JACCL and 1000 with others.
+    """
+
+    backend: str = setting(parse.choice("auto", "off", "jaccl", "ring", "nccl"), "auto")
+    address: str | None = setting(parse.address(any_port=True))
+    start_s: float = setting(parse.seconds(1, 300), 30.0)
+    watchdog_s: float = setting(parse.seconds(0.2, 60), 2.0)
+    group_starts: int | None = setting(parse.count(1, 1_000_000))
+
+
+@dataclass(frozen=True, slots=True)
 class TimeoutsConfig:
     """Seconds."""
 

@@ -14,7 +14,17 @@ from daemon.messages.hello import (
 )
 from daemon.messages.moving import Give, Giving, Prepare, Prepared, Settle, Switch
 from daemon.messages.node import ChildExited, KillStage, LogsQuery, LogsReport, NodeHeartbeat
-from daemon.messages.rdma import PathLost, PathTaken, TakePath
+from daemon.messages.rdma import (
+    PathLost,
+    PathTaken,
+    RdmaJoined,
+    RdmaOffer,
+    RdmaProbe,
+    RdmaProbed,
+    RdmaStart,
+    RdmaStop,
+    TakePath,
+)
 from daemon.messages.request import Chunk, Failure, Reply, Request
 from daemon.messages.saved_kv import (
     DiskQuery,
@@ -73,6 +83,12 @@ Message = (
     | Heartbeat
     | HeartbeatAck
     | LinkFailed
+    | RdmaOffer
+    | RdmaStart
+    | RdmaStop
+    | RdmaJoined
+    | RdmaProbe
+    | RdmaProbed
     | TakePath
     | PathTaken
     | PathLost

@@ -1,4 +1,4 @@
-"""How hops come to use RDMA, and stop. `group` numbers the groups of a term, from 1 on.
+"""How hops come to use RDMA, and stop. `group` numbers the groups; it only grows, also over terms.
 
     coordinator        shardd              rdma process             stage
                 ◄──── RdmaOffer
@@ -9,9 +9,11 @@
     TakePath    ────────────────────────────────────────────────►   sends by it
                 ◄────────────────────────────────────────────────   PathTaken; PathLost when it ends
     RdmaStop    ─────► ends it
-                ◄──── ChildExited
+                ◄──── RdmaOffer, ChildExited
 
-Each of the coordinator's messages may be sent twice, and is answered twice then.
+Each of the coordinator's messages may be sent twice, and is answered twice then. What runs and what
+has ended is in every RdmaOffer, so that a coordinator that has just started knows it too; the
+process says RdmaJoined again when it is asked who it is (Identify).
 """
 
 from __future__ import annotations
@@ -23,10 +25,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class RdmaOffer:
-    """What a node could do, said after Welcome and when it changes. `backends` are those of
-    mx.distributed that it may use, best first; `address` is where its part of a group listens
-    (host:port), `devices` the RDMA devices by name. `boot` names the boot; `starts_left` is how
-    many more groups may be started in it, `why_not` why none may be: "" when one may.
+    """What a node could do and what it does: said after Welcome, when it changes, and every few
+    seconds. `backends` are those of mx.distributed that it may use, best first; `address` is where
+    its part of the next group would listen (host:port), `devices` the RDMA devices by name. `boot`
+    names the boot; `starts_left` is how many more groups may be started in it, `why_not` why none
+    may be: "" when one may.
+
+    `group`, `rank`, `size` and `pid` are those of the rdma process that there is now (`group` 0:
+    there is none). `ended` is the last group that has ended here, or was to be ended before it
+    began, `reason` (for programs) and `detail` (for people) how.
     """
 
     node: str
@@ -37,6 +44,14 @@ class RdmaOffer:
     devices: list[str]
     starts_left: int
     why_not: str
+    group: int
+    backend: str
+    rank: int
+    size: int
+    pid: int
+    ended: int
+    reason: str
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +80,15 @@ class RdmaStop:
 
 @dataclass(frozen=True, slots=True)
 class RdmaJoined:
-    """The group stands, and the stage of this node is connected or will be when it listens."""
+    """The group stands, and the stage of this node is connected or will be when it listens. `reach`
+    are the ranks that this one can send to.
+    """
 
     node: str
     incarnation: str
     group: int
     rank: int
+    reach: list[int]
     pid: int
     seconds: float
 

@@ -21,6 +21,11 @@ BEAT = msg.Heartbeat("a", "i", 9, 1.5, 1, "d", 0, 4, *COUNTS, "up", "rdma", 7)
 TAKEN = msg.PathTaken("a", "i", 2, 3, "zmq", "no RDMA here")
 LOST = msg.PathLost("a", "i", 2, 1, True, "gone", "it ended")
 
+OFFER = msg.RdmaOffer(
+    *("a", "i", "boot", ["jaccl"], "10.0.0.1:7000", ["rdma_en5"], 2, ""),
+    *(7, "jaccl", 1, 3, 4711, 6, "signal", "signal SIGSEGV"),
+)
+
 SAMPLES: list[msg.Message] = [
     msg.Welcome(3, "home"),
     msg.Load(1, "m", "/m", "d", 0, 4),
@@ -42,6 +47,12 @@ SAMPLES: list[msg.Message] = [
     msg.Proposed("a", "i", b"\x01" * 16, 4, 77, [1, 2]),
     msg.DraftLags("a", "i", b"\x01" * 16, 0),
     BEAT,
+    OFFER,
+    msg.RdmaStart(1, 7, "jaccl", 0, ["a:1", "b:2"], [[[], ["rdma_en5"]], [["rdma_en2"], []]]),
+    msg.RdmaStop(1, 7, "b is lost"),
+    msg.RdmaJoined("a", "i", 7, 0, [1], 4711, 0.5),
+    msg.RdmaProbe(1, 7, 3, 1),
+    msg.RdmaProbed("a", "i", 7, 3, 1, 4e-5, 4e9, ""),
     msg.TakePath(1, 2, 3, "rdma", 1, 2),
     TAKEN,
     LOST,
