@@ -1,0 +1,65 @@
+"""The stage's end of one connection: a writer down, a reader up, and whether the other is alive."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from transports.shared.greeting import Peer, send_welcome
+from transports.shared.lanes import LaneReader, LaneWriter
+from transports.shared.layout import ALIVE, down, up
+from transports.shared.region import Region, create
+
+
+class Connection:
+    """Made for who has said hello on `greeted`."""
+
+    def __init__(self, greeted: socket.socket, peer: Peer, capacity: int, most: int) -> None:
+        """`most` is the longest payload that is believed. OSError when the other is gone."""
+        self.peer = peer
+        fd = create(capacity)
+        down_here, down_there = socket.socketpair()
+        up_here, up_there = socket.socketpair()
+        try:
+            region = Region(fd, capacity)
+            send_welcome(greeted, capacity, [fd, down_there.fileno(), up_there.fileno()])
+        except OSError:
+            down_here.close()
+            up_here.close()
+            raise
+        finally:
+            os.close(fd)
+            down_there.close()
+            up_there.close()
+        self.writer = LaneWriter(region, down(capacity), down_here)
+        self.reader = LaneReader(region, up(capacity), up_here, most)
+        self._region = region
+        self._alive = region.word(ALIVE)
+        self._silent = 0.0
+        self._looked: float | None = None
+
+    def silent(self, now: float, step: float) -> float:
+        """Seconds that the other side's loop has not turned. Between two looks at most `step` of
+        them count: this process may have been stopped as well, or busy.
+        """
+        alive = self._region.word(ALIVE)
+        if alive != self._alive or self._looked is None:
+            self._silent = 0.0
+        else:
+            self._silent += min(now - self._looked, step)
+        self._alive, self._looked = alive, now
+        return self._silent
+
+    def hangs_up(self) -> bool:
+        """Whether the lane down was closed at the other end; nothing else ever comes from there."""
+        try:
+            return not self.writer.bell.recv(1, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def close(self) -> None:
+        """What was sent can still be read by the other side, unless it was dropped before."""
+        self.writer.bell.close()
+        self.reader.bell.close()

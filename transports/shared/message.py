@@ -1,0 +1,62 @@
+"""A frame's parts as the payload of one message.
+
+    0   4  number of parts        4   4  reserved, 0
+    8      the parts' lengths, 8 each; then, each at a multiple of 16: parts 1..n, then part 0
+
+Part 0 comes last. When a stage ends in the middle of a message, the rest of it crosses the wire as
+zeros: what stands for part 0 is then no head of a frame, and the frame is dropped.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+from transports.errors import FrameError
+from transports.limits import FrameLimits
+from transports.records import Buffer
+
+_ALIGN = 16
+
+
+def plan(parts: Sequence[Buffer]) -> tuple[int, list[tuple[int, Buffer]]]:
+    """The payload's length, and what stands where in it, in this order."""
+    count = len(parts)
+    lengths = [len(part) for part in parts]
+    table = struct.pack(f"<II{count}Q", count, 0, *lengths)
+    places, end = _places(lengths)
+    return end, [(0, table), *sorted(zip(places, parts, strict=True), key=lambda one: one[0])]
+
+
+def unpack(payload: memoryview, limits: FrameLimits) -> list[Buffer]:
+    """Views of the parts, part 0 first. FrameError when the table makes no sense."""
+    total = len(payload)
+    if total < 8:
+        raise FrameError("foreign", f"a message of {total} bytes")
+    count, reserved = struct.unpack_from("<II", payload)
+    if not 0 < count <= limits.max_tensors + 1 or reserved or 8 + 8 * count > total:
+        raise FrameError("parts", f"a message of {count} parts")
+    lengths = struct.unpack_from(f"<{count}Q", payload, 8)
+    if max(lengths) > limits.max_part_bytes:
+        raise FrameError("limit", "a part is above the limit of this link")
+    places, end = _places(lengths)
+    if end != total:
+        raise FrameError("length", f"a message of {total} bytes, its parts say {end}")
+    return [payload[at : at + n] for at, n in zip(places, lengths, strict=True)]
+
+
+def most_bytes(limits: FrameLimits) -> int:
+    """The longest legal payload."""
+    lengths = [limits.max_head_bytes, *[limits.max_tensor_bytes] * limits.max_tensors]
+    return _places(lengths)[1]
+
+
+def _places(lengths: Sequence[int]) -> tuple[list[int], int]:
+    """Where the parts of these lengths begin, and where the last of them ends."""
+    at = 8 + 8 * len(lengths)
+    places = []
+    for length in [*lengths[1:], lengths[0]]:
+        at = -(-at // _ALIGN) * _ALIGN
+        places.append(at)
+        at += length
+    return [places[-1], *places[:-1]], at
