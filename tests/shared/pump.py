@@ -12,7 +12,7 @@ from pathlib import Path
 
 from transports.shared.greeting import GreetingError, Peer
 from transports.shared.lanes import Hangup, Piece
-from transports.shared.layout import pieces
+from transports.shared.layout import further_pieces
 from transports.shared.message import plan
 from transports.shared.stage_end import StageEnd, connect
 
@@ -58,12 +58,11 @@ class Pump:
         """Give the stage of that rank a message of these parts, whatever they are."""
         while len(self._ends) < len(self._paths):
             time.sleep(_BEAT_S)
-        total, places = plan(parts)
+        total, buffers = plan(parts)
         writer = self._ends[rank].writer
         assert writer.begin(1, rank, 0, total, 0)
-        for at, part in places:
-            writer.payload[at : at + len(part)] = part
-        for _ in pieces(total):
+        writer.payload[:] = b"".join(buffers)
+        for _ in [0, *further_pieces(total)]:
             writer.publish()
 
     # --- the group ---

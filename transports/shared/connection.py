@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 
+import numpy as np
+
 from transports.shared.greeting import Peer, send_welcome
 from transports.shared.lanes import LaneReader, LaneWriter
 from transports.shared.layout import ALIVE, down, up
@@ -34,15 +36,36 @@ class Connection:
         self.writer = LaneWriter(region, down(capacity), down_here)
         self.reader = LaneReader(region, up(capacity), up_here, most)
         self._region = region
-        self._alive = region.word(ALIVE)
+        self._payload = memoryview(b"")  # of a message that has begun
+        self._alive = region.words[ALIVE]
         self._silent = 0.0
         self._looked: float | None = None
+
+    def next_whole(self) -> tuple[memoryview, int] | None:
+        """The next payload that is all there, a copy, and when it was handed over; None when there
+        is none. Hangup, RegionDamaged.
+        """
+        while piece := self.reader.take():
+            head, start, stop, _, memory = piece
+            if start == 0 and stop == head.total:
+                payload = memoryview(bytes(memory))
+            else:
+                if start == 0:
+                    self._payload = np.empty(head.total, np.uint8).data
+                payload = self._payload
+                payload[start:stop] = memory[start:stop]
+                if stop < head.total:
+                    continue
+                self._payload = memoryview(b"")
+            self.reader.free()
+            return payload, head.stamp
+        return None
 
     def silent(self, now: float, step: float) -> float:
         """Seconds that the other side's loop has not turned. Between two looks at most `step` of
         them count: this process may have been stopped as well, or busy.
         """
-        alive = self._region.word(ALIVE)
+        alive = self._region.words[ALIVE]
         if alive != self._alive or self._looked is None:
             self._silent = 0.0
         else:

@@ -1,6 +1,7 @@
 """The two ends of a lane: messages in pieces, one byte on the socket for each.
 
-Nothing here waits, but for LaneReader.take when it is told to.
+Nothing here waits, but for LaneReader.take when it is told to. A frame passes here twice on every
+hop, so this is written for few steps.
 """
 
 from __future__ import annotations
@@ -14,21 +15,24 @@ from typing import NamedTuple
 from transports.shared.layout import (
     ALIGN,
     BLOCK_BYTES,
+    EAGER_BYTES,
+    HEAD,
     HEAD_BYTES,
+    MAGIC,
     SLOTS,
-    WORD,
     Head,
     Lane,
-    pieces,
+    further_pieces,
     read_head,
     room,
-    write_head,
 )
 from transports.shared.region import Region, RegionDamaged
 
 MOST_BELLS = 192  # bytes that may wait in a socket: fewer than any system has room for
 LOW = 1 << 20  # messages are put below here where there is room: memory that is in the cache
 _BELL = b"\1"
+_NOW = socket.MSG_DONTWAIT
+_SEND = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)  # Python ignores SIGPIPE anyway
 
 
 class Hangup(Exception):
@@ -42,7 +46,7 @@ class LaneWriter:
         self.bell = bell
         self.payload = region.memory[:0]
         self.capacity = lane.capacity
-        self._region = region
+        self._words = region.words
         self._lane = lane
         self._area = region.memory[lane.area : lane.area + lane.capacity]
         self._held: deque[tuple[int, int]] = deque()  # where the messages lie that are not freed
@@ -53,22 +57,26 @@ class LaneWriter:
 
     def begin(self, kind: int, dest: int, source: int, total: int, stamp: int) -> bool:
         """False when there is no room now. RegionDamaged when the reader freed what it had not."""
-        self._free()
-        at = self._place(room(total))
-        if at < 0:
+        if self._words[self._lane.freed] != self._freed:
+            self._free()
+        size = room(total)
+        at = self._place(size) if self._held else 0
+        if at < 0 or at + size > self.capacity:
             return False
-        write_head(self._area, at, Head(kind, dest, source, total, self._sent, stamp))
-        self._region.set_word(self._lane.slots + self._sent % SLOTS * WORD, at)
-        self.payload = self._area[at + HEAD_BYTES : at + HEAD_BYTES + total]
-        self._held.append((at, at + room(total)))
-        self._sent += 1
+        number = self._sent
+        HEAD.pack_into(self._area, at, MAGIC, kind, dest, source, total, number, stamp)
+        self._words[self._lane.slots + number % SLOTS] = at
+        begin = at + HEAD_BYTES
+        self.payload = self._area[begin : begin + total]
+        self._held.append((at, at + size))
+        self._sent = number + 1
         return True
 
     def can_publish(self) -> bool:
         """Whether the socket has room for the byte of another piece."""
         if self._rung - self._taken < MOST_BELLS:
             return True
-        taken = self._region.word(self._lane.taken)
+        taken = self._words[self._lane.taken]
         if not self._taken <= taken <= self._rung:
             raise RegionDamaged(f"{taken} pieces taken of {self._rung}")
         self._taken = taken
@@ -78,7 +86,7 @@ class LaneWriter:
         """The next piece of the message that was begun is there. Hangup."""
         self._rung += 1
         try:
-            self.bell.send(_BELL, socket.MSG_DONTWAIT | _NO_SIGNAL)
+            self.bell.send(_BELL, _SEND)
         except BlockingIOError:
             raise RegionDamaged("a doorbell that nobody empties") from None
         except OSError as error:
@@ -86,10 +94,10 @@ class LaneWriter:
 
     def drop(self) -> None:
         """What has not been taken is not to be taken any more."""
-        self._region.set_word(self._lane.closed, 1)
+        self._words[self._lane.closed] = 1
 
     def _free(self) -> None:
-        freed = self._region.word(self._lane.freed)
+        freed = self._words[self._lane.freed]
         if not self._freed <= freed <= self._sent:
             raise RegionDamaged(f"{freed} messages freed of {self._sent}")
         for _ in range(freed - self._freed):
@@ -100,9 +108,7 @@ class LaneWriter:
         """Where `size` bytes are free, or -1: behind the last message, or at the beginning again
         when that is free and the end of the low part is reached.
         """
-        held, capacity = self._held, self._lane.capacity
-        if not held:
-            return 0 if size <= capacity else -1
+        held = self._held
         if len(held) >= SLOTS:
             return -1
         (first, _), (last, end) = held[0], held[-1]
@@ -110,13 +116,13 @@ class LaneWriter:
             return end if end + size <= first else -1
         if size <= first and end + size > LOW:
             return 0
-        return end if end + size <= capacity else -1
+        return end if end + size <= self.capacity else -1
 
     def check_integrity(self) -> None:
         assert self._sent - self._freed == len(self._held) <= SLOTS, "lane: messages held"
         spans = sorted(self._held)
         assert all(a[1] <= b[0] for a, b in pairwise(spans)), "lane: overlap"
-        assert all(0 <= a < b <= self._lane.capacity for a, b in spans), "lane: outside"
+        assert all(0 <= a < b <= self.capacity for a, b in spans), "lane: outside"
 
 
 class Piece(NamedTuple):
@@ -136,50 +142,57 @@ class LaneReader:
         """`most` is the longest payload that is believed."""
         self.bell = bell
         self.most = most
-        self._region = region
+        self._words = region.words
+        self._fence = region.fence
         self._lane = lane
         self._area = region.memory[lane.area : lane.area + lane.capacity]
-        self._slots = region.memory[lane.slots : lane.slots + SLOTS * WORD].cast("Q")
         self._received = 0
         self._freed = 0
         self._taken = 0
-        self._head: Head | None = None
+        self._head: Head | None = None  # of a message that has begun
         self._block = self._payload = region.memory[:0]
         self._pieces: Iterator[tuple[int, int]] = iter(())
 
     def take(self, wait: bool = False) -> Piece | None:
         """The next piece; None when there is none and it does not wait. Hangup, RegionDamaged."""
         try:
-            rung = self.bell.recv(1, 0 if wait else socket.MSG_DONTWAIT)
+            rung = self.bell.recv(1, 0 if wait else _NOW)
         except BlockingIOError:
             return None
         except OSError as error:
             raise Hangup(str(error)) from error
-        if not rung or self._region.word(self._lane.closed):
+        words, lane = self._words, self._lane
+        if not rung or words[lane.closed]:
             raise Hangup("the other process has closed its end")
         self._taken += 1
-        self._region.set_word(self._lane.taken, self._taken)
-        if self._head is None:
-            self._head = self._open()
-        start, stop = next(self._pieces)
-        if stop >= self._head.total:
-            head, self._head = self._head, None
-            return Piece(head, start, stop, self._block, self._payload)
-        return Piece(self._head, start, stop, self._block, self._payload)
+        words[lane.taken] = self._taken
+        head = self._head
+        if head is None:
+            head, start = self._open(), 0
+            stop = head.total
+            if stop > EAGER_BYTES:
+                self._head, stop = head, EAGER_BYTES
+                self._pieces = further_pieces(head.total)
+        else:
+            start, stop = next(self._pieces)
+            if stop == head.total:
+                self._head = None
+        return Piece(head, start, stop, self._block, self._payload)
 
     def _open(self) -> Head:
-        at = self._slots[self._received % SLOTS]
+        at = self._words[self._lane.slots + self._received % SLOTS]
         capacity = self._lane.capacity
         if at % ALIGN or at + BLOCK_BYTES > capacity:
             raise RegionDamaged(f"a message at {at}")
         head = read_head(self._area, at)
         if head is None or head.number != self._received:
             raise RegionDamaged(f"message {self._received} is not at {at}")
-        if head.total > self.most or at + HEAD_BYTES + head.total > capacity:
+        begin = at + HEAD_BYTES
+        end = begin + head.total
+        if head.total > self.most or end > capacity:
             raise RegionDamaged(f"a message of {head.total} bytes")
         self._block = self._area[at : at + BLOCK_BYTES]
-        self._payload = self._area[at + HEAD_BYTES : at + HEAD_BYTES + head.total]
-        self._pieces = pieces(head.total)
+        self._payload = self._area[begin:end]
         self._received += 1
         return head
 
@@ -187,7 +200,5 @@ class LaneReader:
         """The oldest message that was taken whole is not looked at any more."""
         assert self._freed < self._received - (self._head is not None), "lane: freed before taken"
         self._freed += 1
-        self._region.set_word(self._lane.freed, self._freed)
-
-
-_NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)  # macOS: Python ignores SIGPIPE anyway
+        self._fence()
+        self._words[self._lane.freed] = self._freed

@@ -34,15 +34,14 @@ ALIGN = 64
 HEAD_BYTES = 64
 EAGER_BYTES = 9152  # of payload in the first piece: hidden states of 4,096 channels in 16 bits
 BLOCK_BYTES = HEAD_BYTES + EAGER_BYTES
-SMALLEST_CHUNK = 256 << 10  # of the other pieces: small enough to stay in a core's own cache
+SMALLEST_CHUNK = 1 << 20  # of the other pieces: what a core keeps in its own cache
 MOST_CHUNKS = 64
 MAGIC = b"SBRM"
 
-WORD = 8
 ALIVE = 0
 LANES = 4096
 
-_HEAD = struct.Struct("<4sIIIQQQ")
+HEAD = struct.Struct("<4sIIIQQQ")
 
 
 class Head(NamedTuple):
@@ -58,7 +57,7 @@ class Head(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """Where one lane's parts are."""
+    """Where one lane's parts are: the area in bytes, the others in words."""
 
     taken: int
     freed: int
@@ -69,42 +68,38 @@ class Lane:
 
 
 def down(capacity: int) -> Lane:
-    return Lane(64, 128, 192, 1024, LANES, capacity)
+    return Lane(8, 16, 24, 128, LANES, capacity)
 
 
 def up(capacity: int) -> Lane:
-    return Lane(256, 320, 384, 2048, LANES + capacity, capacity)
+    return Lane(32, 40, 48, 256, LANES + capacity, capacity)
 
 
 def region_bytes(capacity: int) -> int:
     return LANES + 2 * capacity
 
 
-def write_head(memory: memoryview, at: int, head: Head) -> None:
-    _HEAD.pack_into(memory, at, MAGIC, *head)
-
-
 def read_head(memory: memoryview, at: int = 0) -> Head | None:
     """None when it is none."""
-    magic, *fields = _HEAD.unpack_from(memory, at)
+    magic, *fields = HEAD.unpack_from(memory, at)
     return Head(*fields) if magic == MAGIC else None
 
 
 def room(total: int) -> int:
     """Bytes that a message takes of its lane: the first piece can always be read as a block."""
-    return -(-(HEAD_BYTES + max(total, EAGER_BYTES)) // ALIGN) * ALIGN
+    payload = total if total > EAGER_BYTES else EAGER_BYTES
+    return HEAD_BYTES + payload + ALIGN - 1 & -ALIGN
 
 
-def pieces(total: int) -> Iterator[tuple[int, int]]:
-    """The pieces of a payload, as [start, stop): a first small one, then equal chunks."""
-    stop = min(total, EAGER_BYTES)
-    yield 0, stop
-    size = chunk_bytes(total)
+def further_pieces(total: int) -> Iterator[tuple[int, int]]:
+    """The pieces of a payload after the first one, [0, EAGER_BYTES), as [start, stop)."""
+    stop, size = EAGER_BYTES, chunk_bytes(total)
     while stop < total:
         start, stop = stop, min(total, stop + size)
         yield start, stop
 
 
 def chunk_bytes(total: int) -> int:
+    """As large as they have to be, so that they are no more than MOST_CHUNKS."""
     size = max(SMALLEST_CHUNK, -(-(total - EAGER_BYTES) // MOST_CHUNKS))
-    return -(-size // LANES) * LANES
+    return size + LANES - 1 & -LANES

@@ -17,15 +17,21 @@ from transports.limits import FrameLimits
 from transports.records import Buffer
 
 _ALIGN = 16
+_GAP = bytes(_ALIGN)
 
 
-def plan(parts: Sequence[Buffer]) -> tuple[int, list[tuple[int, Buffer]]]:
-    """The payload's length, and what stands where in it, in this order."""
+def plan(parts: Sequence[Buffer]) -> tuple[int, list[Buffer]]:
+    """The payload's length, and the buffers that it is made of, one behind the other."""
     count = len(parts)
-    lengths = [len(part) for part in parts]
-    table = struct.pack(f"<II{count}Q", count, 0, *lengths)
-    places, end = _places(lengths)
-    return end, [(0, table), *sorted(zip(places, parts, strict=True), key=lambda one: one[0])]
+    table = struct.pack(f"<II{count}Q", count, 0, *map(len, parts))
+    buffers: list[Buffer] = [table]
+    at = len(table)
+    for part in (*parts[1:], parts[0]):
+        if gap := -at % _ALIGN:
+            buffers.append(_GAP[:gap])
+        buffers.append(part)
+        at += gap + len(part)
+    return at, buffers
 
 
 def unpack(payload: memoryview, limits: FrameLimits) -> list[Buffer]:

@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import select
 import selectors
 import socket
-import stat
 import time
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from transports.base import LinkState, LinkStats
-from transports.errors import AddressError, FrameError, LinkClosed
+from transports.errors import FrameError, LinkClosed
 from transports.frame import Frame
 from transports.limits import FrameLimits
 from transports.options import LinkOptions
 from transports.shared.connection import Connection
-from transports.shared.folder import prepare
 from transports.shared.greeting import HELLO_BYTES, GreetingError, Peer, read_hello
-from transports.shared.lanes import Hangup, Piece
+from transports.shared.lanes import Hangup
 from transports.shared.latency import Latency
 from transports.shared.layout import CAPACITY
+from transports.shared.listening import listen
 from transports.shared.message import most_bytes, unpack
 from transports.shared.region import RegionDamaged
 from transports.shared.sender import SharedSender
 from transports.wire import decode
 
 GONE, STALLED, DAMAGED = "gone", "stalled", "damaged"
-_BACKLOG = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +61,7 @@ class SharedPort:
         self.handover = Latency()
         self._address = f"shared://{path}"
         self._path = path
-        self._watchdog_s = watchdog_s
+        self.watchdog_s = watchdog_s
         self._capacity = capacity
         self._stats = LinkStats()
         self._state = LinkState.CONNECTING
@@ -74,8 +69,7 @@ class SharedPort:
         self._greeting: socket.socket | None = None
         self._connection: Connection | None = None
         self._ended: Connection | None = None  # hung up, but what came before is not all taken
-        self._payload = memoryview(b"")
-        self._listener = _listen(path)
+        self._listener = listen(path)
         self._poll = selectors.DefaultSelector()
         self._poll.register(self._listener, selectors.EVENT_READ)
 
@@ -122,8 +116,8 @@ class SharedPort:
         """
         self.attend()
         if connection := self._connection:
-            silent = connection.silent(now, self._watchdog_s / 4)
-            if silent >= self._watchdog_s:
+            silent = connection.silent(now, self.watchdog_s / 4)
+            if silent >= self.watchdog_s:
                 self.lose(STALLED, f"the rdma process did nothing for {silent:.1f} s")
         return self._losses.popleft() if self._losses else None
 
@@ -199,7 +193,6 @@ class SharedPort:
             self._poll.unregister(self._ended.reader.bell)
             self._ended.close()
             self._ended = None
-        self._payload = memoryview(b"")
 
     # --- frames ---
 
@@ -219,9 +212,10 @@ class SharedPort:
         """The next frame that is whole; None when there is none."""
         attended = False
         while True:
-            piece = self._piece()
-            if piece is not None:
-                frame = self._put_together(piece)
+            connection = self._connection or self._ended
+            whole = self._whole(connection) if connection else None
+            if whole is not None:
+                frame = self._decode(whole)
                 if frame is not None:
                     return frame
             elif attended:
@@ -230,45 +224,26 @@ class SharedPort:
                 self.attend()
                 attended = True
 
-    def _piece(self) -> Piece | None:
-        connection = self._connection or self._ended
-        if connection is None:
-            return None
+    def _whole(self, connection: Connection) -> memoryview | None:
+        """The next payload that is all there; None when there is none."""
         try:
-            return connection.reader.take()
+            whole = connection.next_whole()
         except Hangup:
             self.lose(GONE, "the rdma process has ended")
             self._forget()
+            return None
         except RegionDamaged as damage:
-            self._damaged(damage)
-        return None
-
-    def _damaged(self, damage: RegionDamaged) -> None:
-        if self._connection:
             self.lose(DAMAGED, f"the rdma process wrote what cannot be: {damage}")
-        else:
             self._forget()
-
-    def _put_together(self, piece: Piece) -> Frame | None:
-        """The frame when this is its last piece."""
-        head, start, stop, _, memory = piece
-        connection = self._connection or self._ended
-        assert connection
-        if stop == head.total:
-            if start == 0:
-                payload = memoryview(bytes(memory))
-            else:
-                self._payload[start:stop] = memory[start:stop]
-                payload = self._payload
-            connection.reader.free()
-            self.handover.add((time.monotonic_ns() - head.stamp) / 1e9)
-            return self._decode(payload)
-        if start == 0:
-            self._payload = np.empty(head.total, np.uint8).data
-        self._payload[start:stop] = memory[start:stop]
-        return None
+            return None
+        if whole is None:
+            return None
+        payload, stamp = whole
+        self.handover.add((time.monotonic_ns() - stamp) / 1e9)
+        return payload
 
     def _decode(self, payload: memoryview) -> Frame | None:
+        """The frame, counted; or None for what is dropped, counted too."""
         try:
             parts = unpack(payload, self.limits)
             frame = decode(parts, self.limits)
@@ -294,39 +269,3 @@ class SharedPort:
 
     def abort(self) -> None:
         self.close()
-
-
-def _listen(path: Path) -> socket.socket:
-    prepare(path)
-    _refuse_live(path)
-    listener = socket.socket(socket.AF_UNIX)
-    try:
-        listener.bind(str(path))
-        os.chmod(path, 0o600)
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise AddressError(f"shared://{path}", str(error), "check node.state_dir") from error
-    listener.setblocking(False)
-    return listener
-
-
-def _refuse_live(path: Path) -> None:
-    """A socket that nobody listens at any more is taken away."""
-    try:
-        mode = path.lstat().st_mode
-    except OSError:
-        return
-    if not stat.S_ISSOCK(mode):
-        why = "a file that is no socket stands there"
-        raise AddressError(f"shared://{path}", why, "move it away")
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.setblocking(False)
-            probe.connect(str(path))
-        except BlockingIOError:
-            pass  # its queue is full: it lives
-        except OSError:
-            path.unlink(missing_ok=True)
-            return
-    raise AddressError(f"shared://{path}", "another process listens there", f"see `lsof {path}`")

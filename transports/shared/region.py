@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 
-from transports.shared.layout import WORD, region_bytes
+from transports.shared.layout import LANES, region_bytes
 
 
 class RegionDamaged(Exception):
@@ -26,21 +26,18 @@ class Region:
         self.capacity = capacity
         mapped = mmap.mmap(fd, region_bytes(capacity))
         self.memory = memoryview(mapped)
-        self._words = self.memory.cast("Q")
-        self._fence = threading.Lock()
+        self.words = self.memory[:LANES].cast("Q")  # each is read and written whole
+        self._lock = threading.Lock()
 
-    def word(self, at: int) -> int:
-        return self._words[at // WORD]
-
-    def set_word(self, at: int, value: int) -> None:
-        """After everything that this thread did before: Python has no fence, but a lock that is
-        released and taken again keeps what stands before from what stands behind.
+    def fence(self) -> None:
+        """What this thread did before is seen before what it does behind. Python has no fence, but
+        a lock that is released and taken again orders memory on every processor.
         """
-        fence = self._fence
-        with fence:
-            pass
-        with fence:
-            self._words[at // WORD] = value
+        lock = self._lock
+        lock.acquire()
+        lock.release()
+        lock.acquire()
+        lock.release()
 
 
 def create(capacity: int) -> int:

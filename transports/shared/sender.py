@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from transports.base import LinkState, LinkStats
@@ -13,7 +14,7 @@ from transports.frame import Frame
 from transports.records import Buffer
 from transports.shared.connection import Connection
 from transports.shared.lanes import Hangup
-from transports.shared.layout import pieces, room
+from transports.shared.layout import EAGER_BYTES, further_pieces, room
 from transports.shared.message import plan
 from transports.shared.region import RegionDamaged
 from transports.wire import encode
@@ -76,7 +77,7 @@ class SharedSender:
         except EncodeError as e:
             self._stats.count_error("encode", str(e))
             raise
-        total, places = plan(parts)
+        total, buffers = plan(parts)
         connection = self._connected()
         writer = connection.writer
         if room(total) > writer.capacity:
@@ -86,12 +87,11 @@ class SharedSender:
         try:
             if not writer.begin(FRAME, self.rank, connection.peer.rank, total, stamp):
                 self._wait_to_begin(connection, total, stamp)
-            at = 0
-            for start, stop in pieces(total):
-                at = _fill(writer.payload, places, at, start, stop)
-                if not writer.can_publish():
-                    self._wait_to_publish(connection)
-                writer.publish()
+            if total <= EAGER_BYTES:
+                writer.payload[:] = b"".join(buffers)
+                self._publish(connection)
+            else:
+                self._send_pieces(connection, total, buffers)
         except Hangup as e:
             self._port.lose("gone", "the rdma process has ended")
             raise self._failed("down", LinkDown(f"{self.address}: the rdma process ended")) from e
@@ -100,6 +100,26 @@ class SharedSender:
             raise self._failed("down", LinkDown(f"{self.address}: {e}")) from e
         self._stats.frames += 1
         self._stats.bytes += sum(map(len, parts))
+
+    def _send_pieces(self, connection: Connection, total: int, buffers: list[Buffer]) -> None:
+        """Each is announced when it is written: the rdma process sends it meanwhile."""
+        payload = connection.writer.payload
+        first, begin = 0, 0  # the first buffer that is not whole yet, and where it begins
+        for start, stop in chain([(0, EAGER_BYTES)], further_pieces(total)):
+            while first < len(buffers) and begin < stop:
+                buffer = buffers[first]
+                end = begin + len(buffer)
+                since, until = max(begin, start), min(end, stop)
+                payload[since:until] = buffer[since - begin : until - begin]
+                if end > stop:
+                    break
+                first, begin = first + 1, end
+            self._publish(connection)
+
+    def _publish(self, connection: Connection) -> None:
+        if not connection.writer.can_publish():
+            self._wait_to_publish(connection)
+        connection.writer.publish()
 
     def _connected(self) -> Connection:
         """Waits for one only if there never was any."""
@@ -153,20 +173,3 @@ class SharedSender:
             connection.writer.drop()
             self._port.lose("gone", "a sender was aborted")
         self._known = LinkState.CLOSED
-
-
-def _fill(
-    payload: memoryview, places: Sequence[tuple[int, Buffer]], first: int, start: int, stop: int
-) -> int:
-    """Copy what of the parts lies in [start, stop); the first part that is not whole after it."""
-    while first < len(places):
-        at, part = places[first]
-        if at >= stop:
-            break
-        end = at + len(part)
-        begin, until = max(at, start), min(end, stop)
-        payload[begin:until] = part[begin - at : until - at]
-        if end > stop:
-            break
-        first += 1
-    return first

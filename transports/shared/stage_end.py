@@ -41,7 +41,7 @@ class StageEnd:
     def beat(self) -> None:
         """The main loop has turned."""
         self._beats += 1
-        self._region.set_word(ALIVE, self._beats)
+        self._region.words[ALIVE] = self._beats
 
     def wait(self) -> None:
         """A moment, for the stage to make room. Hangup."""
