@@ -5,7 +5,7 @@
                0     alive: raised by the rdma process's main loop
                64    lane down: pieces taken, then at 128 messages freed, at 192 closed
                256   lane up: the same
-    1024     lane down: where the messages lie, 64 slots of 8 bytes; message n in slot n % 64
+    1024     lane down: where the messages lie, 128 slots of 8 bytes; message n in slot n % 128
     2048     lane up: the same
     4096     lane down: `capacity` bytes for messages
     4096 + capacity    lane up
@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 CAPACITY = 256 << 20  # of a lane: four of the largest frames; memory is used as far as it is needed
-SLOTS = 64
+SLOTS = 128
 ALIGN = 64
 HEAD_BYTES = 64
 EAGER_BYTES = 9152  # of payload in the first piece: hidden states of 4,096 channels in 16 bits

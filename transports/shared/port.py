@@ -183,6 +183,7 @@ class SharedPort:
         self._state = LinkState.DOWN
         self._stats.disconnects += 1
         self._poll.unregister(connection.writer.bell)
+        connection.writer.bell.close()  # if it is only stopped, it is to know later
         self._ended = connection
         if reason != GONE:
             self._forget()

@@ -36,6 +36,7 @@ class SharedSender:
         self._port = port
         self._stats = LinkStats()
         self._known = LinkState.CONNECTING
+        self._follow()
 
     @property
     def address(self) -> str:
