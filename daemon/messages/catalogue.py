@@ -17,6 +17,7 @@ from daemon.messages.node import ChildExited, KillStage, LogsQuery, LogsReport, 
 from daemon.messages.rdma import (
     PathLost,
     PathTaken,
+    RdmaBeat,
     RdmaJoined,
     RdmaOffer,
     RdmaProbe,
@@ -89,6 +90,7 @@ Message = (
     | RdmaJoined
     | RdmaProbe
     | RdmaProbed
+    | RdmaBeat
     | TakePath
     | PathTaken
     | PathLost

@@ -119,6 +119,27 @@ class RdmaProbed:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class RdmaBeat:
+    """Every heartbeat_s while a group stands. `stage`: whether the stage of the node is connected.
+    What went out came from it, what came in was for it; `dropped` is counted by cause. Seconds from
+    the stage to this process, of the last 1024 frames that went out.
+    """
+
+    node: str
+    incarnation: str
+    group: int
+    rank: int
+    stage: bool
+    frames_out: int
+    bytes_out: int
+    frames_in: int
+    bytes_in: int
+    dropped: dict[str, int]
+    handover_p50: float
+    handover_p99: float
+
+
 # --- coordinator and stage ------------------------------------------------------------------------
 
 

@@ -53,6 +53,7 @@ SAMPLES: list[msg.Message] = [
     msg.RdmaJoined("a", "i", 7, 0, [1], 4711, 0.5),
     msg.RdmaProbe(1, 7, 3, 1),
     msg.RdmaProbed("a", "i", 7, 3, 1, 4e-5, 4e9, ""),
+    msg.RdmaBeat("a", "i", 7, 0, True, 9, 900, 8, 800, {"no stage": 1}, 4e-5, 9e-5),
     msg.TakePath(1, 2, 3, "rdma", 1, 2),
     TAKEN,
     LOST,
