@@ -40,6 +40,7 @@ MLX_USERS = (
     "daemon.engine",
     "daemon.stage",
     "daemon.draft",
+    "daemon.rdma",
     "daemon.embedded",
     "daemon.coordinator.tokenizer",  # mlx-lm's tokenizers, when a model is loaded; no arrays
     "benchmarks",

@@ -1,0 +1,101 @@
+"""The TCP connections between neighbours beside the group's own, made once when it stands.
+
+Of two neighbours the lower rank connects to the address that the other has in the group: nobody
+listens there any more once all have started. Both say who they are: magic 8, group 8, rank 4.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from collections.abc import Iterable, Sequence
+
+from daemon.rdma.ending import START, Ending
+
+AGAIN_SECONDS = 0.02
+_HELLO = struct.Struct("<8sQI")
+_MAGIC = b"SBBESIDE"
+
+
+def connect_neighbours(
+    group: int, rank: int, hosts: Sequence[str], neighbours: Iterable[int], deadline: float
+) -> dict[int, socket.socket]:
+    """A connection for each. Ending when one does not come about."""
+    ours = _HELLO.pack(_MAGIC, group, rank)
+    lower = [other for other in neighbours if other < rank]
+    higher = [other for other in neighbours if other > rank]
+    found: dict[int, socket.socket] = {}
+    try:
+        if lower:
+            with _listen(hosts[rank], len(lower)) as listener:
+                while len(found) < len(lower):
+                    listener.settimeout(_left(deadline))
+                    connection, _ = listener.accept()
+                    other = _greet(connection, group, ours, deadline)
+                    if other in lower and other not in found:
+                        found[other] = connection
+                    else:
+                        connection.close()
+        for other in higher:
+            found[other] = _reach(hosts[other], ours, group, other, deadline)
+    except OSError as error:
+        raise Ending(START, f"no connection beside the group: {error}") from error
+    for connection in found.values():
+        connection.settimeout(None)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return found
+
+
+def _listen(host: str, backlog: int) -> socket.socket:
+    listener = socket.socket()
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "SO_REUSEPORT"):  # as MLX does, whose connections have this port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind(split(host))
+        listener.listen(backlog)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _reach(host: str, ours: bytes, group: int, other: int, deadline: float) -> socket.socket:
+    while True:
+        try:
+            connection = socket.create_connection(split(host), _left(deadline))
+        except ConnectionRefusedError:
+            time.sleep(AGAIN_SECONDS)  # it is not as far as we are
+            continue
+        if _greet(connection, group, ours, deadline) == other:
+            return connection
+        connection.close()
+        time.sleep(AGAIN_SECONDS)
+
+
+def _greet(connection: socket.socket, group: int, ours: bytes, deadline: float) -> int | None:
+    """The rank at the other end; None when it is not of this group, or does not say."""
+    try:
+        connection.settimeout(_left(deadline))
+        connection.sendall(ours)
+        theirs = connection.recv(_HELLO.size, socket.MSG_WAITALL)
+    except (ConnectionError, TimeoutError):
+        return None
+    if len(theirs) != _HELLO.size:
+        return None
+    magic, their_group, rank = _HELLO.unpack(theirs)
+    return rank if (magic, their_group) == (_MAGIC, group) else None
+
+
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise Ending(START, "a neighbour did not connect beside the group in time")
+    return left
+
+
+def split(host: str) -> tuple[str, int]:
+    """`address:port`. ValueError."""
+    address, _, port = host.rpartition(":")
+    return address.strip("[]"), int(port)

@@ -1,0 +1,68 @@
+"""How the group comes about: once, within a time limit, or not at all."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+
+from daemon import messages as msg
+from daemon.rdma import backends
+from daemon.rdma.beside import connect_neighbours
+from daemon.rdma.ending import BACKEND, START, Ending, end
+from daemon.rdma.line import Line
+
+LIMIT_SECONDS = 30.0
+_MARGIN_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Formed:
+    group: mx.distributed.Group
+    lines: Mapping[int, Line]
+    seconds: float
+
+
+def form(start: msg.RdmaStart, folder: Path, limit_s: float = LIMIT_SECONDS) -> Formed:
+    """Ending when it does not come about within `limit_s`, wherever it hangs."""
+    backends.check(start)
+    if not mx.distributed.is_available(start.backend):
+        raise Ending(BACKEND, f"MLX has no back end {start.backend!r} on this machine")
+    if start.backend == backends.JACCL:
+        backends.look_for_devices(start)
+    began = time.monotonic()
+    why = f"the group of {len(start.hosts)} did not come about in {limit_s:g} s"
+    watch = threading.Timer(limit_s, end, (START, why))
+    watch.daemon = True
+    watch.start()
+    # For one that holds Python's lock while it hangs: no thread of Python's can end it then.
+    signal.setitimer(signal.ITIMER_REAL, limit_s + _MARGIN_SECONDS)
+    try:
+        group = _init(start, folder)
+        beside = connect_neighbours(
+            start.group, start.rank, start.hosts, backends.neighbours(start), began + limit_s
+        )
+    finally:
+        watch.cancel()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    stays_awake = start.backend == backends.JACCL
+    lines = {r: Line(start.rank, r, one, stays_awake) for r, one in beside.items()}
+    return Formed(group, lines, time.monotonic() - began)
+
+
+def _init(start: msg.RdmaStart, folder: Path) -> mx.distributed.Group:
+    try:
+        backends.enter(backends.environment(start, folder))
+        group = mx.distributed.init(strict=True, backend=start.backend)
+        # All are there when this ends; a queue pair that was not ready would fail now.
+        everyone = mx.distributed.all_sum(mx.ones((1,)), group=group, stream=mx.cpu)
+        if group.size() != len(start.hosts) or everyone.item() != len(start.hosts):
+            raise Ending(START, f"a group of {group.size()} that adds up to {everyone.item()}")
+    except (RuntimeError, ValueError, OSError) as error:
+        raise Ending(START, str(error)) from error
+    return group
