@@ -180,13 +180,13 @@ def test_who_stops_within_a_frame_is_given_up(tmp_path: Path) -> None:
 @pytest.mark.parametrize("where", ["slot", "head", "freed"])
 def test_a_damaged_region_ends_the_connection(pair: Pair, where: str) -> None:
     end, port = pair.connect(), pair.port
-    words = end._region.words
+    words = end.region.words
     lane = up(CAPACITY)
     carry(pair, 1, 100)
     if where == "slot":
         words[lane.slots] = 77
     elif where == "head":
-        end._region.memory[lane.area : lane.area + 4] = b"junk"
+        end.region.memory[lane.area : lane.area + 4] = b"junk"
     else:
         words[16] = 1 << 50
         raised(LinkDown, lambda: port.sender(2).send(work()))
@@ -303,4 +303,4 @@ def test_the_beat_is_a_word_of_the_region(pair: Pair) -> None:
     end = pair.connect()
     end.beat()
     end.beat()
-    assert end._region.words[ALIVE] == 2
+    assert end.region.words[ALIVE] == 2

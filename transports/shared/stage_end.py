@@ -25,15 +25,15 @@ class StageEnd:
         memory, down_fd, up_fd = fds
         down_bell, up_bell = socket.socket(fileno=down_fd), socket.socket(fileno=up_fd)
         try:
-            self._region = Region(memory, capacity)
+            self.region = Region(memory, capacity)
         except (OSError, ValueError):
             down_bell.close()
             up_bell.close()
             raise
         finally:
             os.close(memory)
-        self.reader = LaneReader(self._region, down(capacity), down_bell, capacity)
-        self.writer = LaneWriter(self._region, up(capacity), up_bell)
+        self.reader = LaneReader(self.region, down(capacity), down_bell, capacity)
+        self.writer = LaneWriter(self.region, up(capacity), up_bell)
         self.open = True
         self._closing = threading.Lock()
         self._beats = 0
@@ -41,7 +41,7 @@ class StageEnd:
     def beat(self) -> None:
         """The main loop has turned."""
         self._beats += 1
-        self._region.words[ALIVE] = self._beats
+        self.region.words[ALIVE] = self._beats
 
     def wait(self) -> None:
         """A moment, for the stage to make room. Hangup."""
