@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import signal
-import threading
+import faulthandler
+import os
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +16,10 @@ import mlx.core as mx
 from daemon import messages as msg
 from daemon.rdma import backends
 from daemon.rdma.beside import connect_neighbours
-from daemon.rdma.ending import BACKEND, START, Ending, end
+from daemon.rdma.ending import BACKEND, START, Ending
 from daemon.rdma.line import Line
 
 LIMIT_SECONDS = 30.0
-_MARGIN_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,23 +37,29 @@ def form(start: msg.RdmaStart, folder: Path, limit_s: float = LIMIT_SECONDS) -> 
     if start.backend == backends.JACCL:
         backends.look_for_devices(start)
     began = time.monotonic()
-    why = f"the group of {len(start.hosts)} did not come about in {limit_s:g} s"
-    watch = threading.Timer(limit_s, end, (START, why))
-    watch.daemon = True
-    watch.start()
-    # For one that holds Python's lock while it hangs: no thread of Python's can end it then.
-    signal.setitimer(signal.ITIMER_REAL, limit_s + _MARGIN_SECONDS)
-    try:
+    with _limited(limit_s, f"waiting for the others of {len(start.hosts)}"):
         group = _init(start, folder)
-        beside = connect_neighbours(
-            start.group, start.rank, start.hosts, backends.neighbours(start), began + limit_s
-        )
-    finally:
-        watch.cancel()
-        signal.setitimer(signal.ITIMER_REAL, 0)
+    beside = connect_neighbours(
+        start.group, start.rank, start.hosts, backends.neighbours(start), began + limit_s
+    )
     stays_awake = start.backend == backends.JACCL
     lines = {r: Line(start.rank, r, one, stays_awake) for r, one in beside.items()}
     return Formed(group, lines, time.monotonic() - began)
+
+
+@contextmanager
+def _limited(limit_s: float, what: str) -> Iterator[None]:
+    """End the process when this takes longer. MLX holds Python's lock while it waits, so that no
+    thread of Python's could: a thread in C does, without a word. So the last line is there before.
+    """
+    sys.stderr.write(f"rdma {START}: {what}, {limit_s:g} s at most\n")
+    sys.stderr.flush()
+    with open(os.devnull, "w") as nowhere:
+        faulthandler.dump_traceback_later(limit_s, exit=True, file=nowhere)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
 
 def _init(start: msg.RdmaStart, folder: Path) -> mx.distributed.Group:
