@@ -31,6 +31,7 @@ BENCHMARKS = {
     "prefill": ("benchmarks.prefill:run", "a prompt of 2,000 tokens, against one core"),
     "recovery": ("benchmarks.recovery:run", "a stage that is killed, refilled or not"),
     "hop": ("benchmarks.parts:run_hop", "one frame from a process to another"),
+    "rdma": ("benchmarks.rdma.run:run", "the way through rdma processes, on loopback"),
     "coordinator": ("benchmarks.parts:run_coordinator", "its own work per microbatch"),
     "scale": ("benchmarks.scale.run:run", "its steps at 64 nodes and 1,000 sequences, simulated"),
     "placement": ("benchmarks.placement.run:run", "plans on paced nodes, against what they give"),

@@ -17,6 +17,7 @@ import timeit
 from collections.abc import Callable
 from functools import partial
 from multiprocessing.connection import Connection
+from typing import Any
 
 import zmq
 
@@ -57,10 +58,10 @@ def _measure(rounds: int, link: _Link, tcp: _Tcp) -> dict[str, float]:
     results = {f"codec_{n}_spans_us": _codec(n) for n in (1, 64)}
     for name, size in SIZES.items():
         times = 60 if size >= 1 << 20 else 300
-        frame = _frame(size)
+        frame = decode_frame(size)
         both = _rounds(rounds, partial(link.p50, frame, times), partial(tcp.p50, size, times))
         results |= _summary(f"rtt_{name}", "us", both)
-    bulk = _frame(BULK)
+    bulk = decode_frame(BULK)
     both = _rounds(rounds, partial(link.rate, bulk), partial(tcp.rate, BULK))
     return results | _summary("one_way_16MB", "MBps", both)
 
@@ -81,7 +82,7 @@ def _summary(name: str, unit: str, both: list[tuple[float, float]]) -> dict[str,
     }
 
 
-def _frame(size: int, spans: int = 1) -> Frame:
+def decode_frame(size: int, spans: int = 1, data: Any = None) -> Frame:
     """A decode frame, past its first stage, with hidden states of that size in all."""
     return Frame(
         FrameKind.WORK,
@@ -91,13 +92,13 @@ def _frame(size: int, spans: int = 1) -> Frame:
         spans=(Span(b"s" * 16, 1, 100, 1, 12345, 1),) * spans,
         tokens=(17,) * spans,
         traces=(StageTrace(0, 1.0, 1.001, 1.01, 1.011),),
-        tensors=(Tensor(DType.BFLOAT16, (spans, size // spans // 2), bytearray(size)),),
+        tensors=(Tensor(DType.BFLOAT16, (spans, size // spans // 2), data or bytearray(size)),),
     )
 
 
 def _codec(spans: int) -> float:
     """Microseconds to encode and decode a decode frame of so many sequences; the best of five."""
-    frame = _frame(8192 * spans, spans)
+    frame = decode_frame(8192 * spans, spans)
 
     def both() -> None:
         decode(encode(frame, LIMITS), LIMITS)

@@ -1,0 +1,1 @@
+"""What the way through the rdma process costs: over the ring back end, on loopback."""
