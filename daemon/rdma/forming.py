@@ -19,8 +19,6 @@ from daemon.rdma.beside import connect_neighbours
 from daemon.rdma.ending import BACKEND, START, Ending
 from daemon.rdma.line import Line
 
-LIMIT_SECONDS = 30.0
-
 
 @dataclass(frozen=True, slots=True)
 class Formed:
@@ -29,7 +27,7 @@ class Formed:
     seconds: float
 
 
-def form(start: msg.RdmaStart, folder: Path, limit_s: float = LIMIT_SECONDS) -> Formed:
+def form(start: msg.RdmaStart, folder: Path, limit_s: float) -> Formed:
     """Ending when it does not come about within `limit_s`, wherever it hangs."""
     backends.check(start)
     if not mx.distributed.is_available(start.backend):
