@@ -45,24 +45,19 @@ def unpack(payload: memoryview, limits: FrameLimits) -> list[Buffer]:
     lengths = struct.unpack_from(f"<{count}Q", payload, 8)
     if max(lengths) > limits.max_part_bytes:
         raise FrameError("limit", "a part is above the limit of this link")
-    places, end = _places(lengths)
-    if end != total:
-        raise FrameError("length", f"a message of {total} bytes, its parts say {end}")
-    return [payload[at : at + n] for at, n in zip(places, lengths, strict=True)]
+    at = 8 + 8 * count
+    parts = []
+    for length in (*lengths[1:], lengths[0]):
+        at += -at % _ALIGN
+        parts.append(payload[at : at + length])
+        at += length
+    if at != total:
+        raise FrameError("length", f"a message of {total} bytes, its parts say {at}")
+    return [parts.pop(), *parts]
 
 
 def most_bytes(limits: FrameLimits) -> int:
-    """The longest legal payload."""
-    lengths = [limits.max_head_bytes, *[limits.max_tensor_bytes] * limits.max_tensors]
-    return _places(lengths)[1]
-
-
-def _places(lengths: Sequence[int]) -> tuple[list[int], int]:
-    """Where the parts of these lengths begin, and where the last of them ends."""
-    at = 8 + 8 * len(lengths)
-    places = []
-    for length in [*lengths[1:], lengths[0]]:
-        at = -(-at // _ALIGN) * _ALIGN
-        places.append(at)
-        at += length
-    return [places[-1], *places[:-1]], at
+    """As long as a legal payload can be, and not much longer."""
+    parts = limits.max_tensors + 1
+    tensors = limits.max_tensors * limits.max_tensor_bytes
+    return 8 + parts * (8 + _ALIGN) + limits.max_head_bytes + tensors

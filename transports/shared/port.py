@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import select
 import selectors
 import socket
 import time
@@ -206,8 +204,7 @@ class SharedPort:
             left = deadline - time.monotonic()
             if left <= 0:
                 return None
-            with contextlib.suppress(InterruptedError):
-                select.select([self.pollable], [], [], left)
+            self._poll.select(left)
 
     def _take(self) -> Frame | None:
         """The next frame that is whole; None when there is none."""

@@ -79,7 +79,7 @@ class SharedSender:
             self._stats.count_error("encode", str(e))
             raise
         total, buffers = plan(parts)
-        connection = self._connected()
+        connection = self._follow() or self._connected()
         writer = connection.writer
         if room(total) > writer.capacity:
             error = EncodeError(f"{total} bytes, the lane has {writer.capacity}")
