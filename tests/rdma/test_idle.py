@@ -49,6 +49,7 @@ def test_an_idle_group_takes_no_core(rig: Rig, module: str) -> None:
         rig.until(lambda: not spins(rig, 1))  # lines that stay awake do so for a second
     assert not spins(rig, 0)
     assert not spins(rig, 1)
+    assert not rig.losses  # it has lasted longer than the watchdog would wait for a sign of life
 
 
 def test_a_probe_waits_for_a_line_that_is_awake(rig: Rig) -> None:
