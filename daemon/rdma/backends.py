@@ -17,6 +17,14 @@ from daemon.rdma.ending import BACKEND, DEVICES, Ending
 from transports.shared.greeting import MOST_RANKS
 
 RING, JACCL = "ring", "jaccl"
+_FOREIGN = (
+    "JACCL_",
+    "MLX_JACCL_",
+    "MLX_IBV_",
+    "MLX_HOSTFILE",
+    "MLX_RANK",
+    "MLX_METAL_FAST_SYNCH",
+)
 LOOK_SECONDS = 5.0  # for a tool that may hang, as it does where the driver is stuck
 
 
@@ -47,9 +55,11 @@ def environment(start: msg.RdmaStart, folder: Path) -> dict[str, str]:
 
 
 def enter(variables: Mapping[str, str]) -> None:
-    """In this process. JACCL's own names for the same would win, so they go."""
+    """In this process. What an operator's shell may have had goes: JACCL's own names for the same
+    would win, and fast synchronisation deadlocks sends and receives.
+    """
     for name in [*os.environ]:
-        if name.startswith(("JACCL_", "MLX_JACCL_", "MLX_IBV_", "MLX_HOSTFILE", "MLX_RANK")):
+        if name.startswith(_FOREIGN):
             del os.environ[name]
     os.environ.update(variables)
 

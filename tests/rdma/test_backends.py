@@ -57,13 +57,14 @@ def test_jaccl_as_a_mesh_and_as_a_ring(tmp_path: Path) -> None:
 def test_what_was_in_the_environment_does_not_win(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("JACCL_RANK", "JACCL_IBV_DEVICES", "MLX_JACCL_RING", "MLX_HOSTFILE"):
+    for name in ("JACCL_RANK", "JACCL_IBV_DEVICES", "MLX_JACCL_RING", "MLX_METAL_FAST_SYNCH"):
         monkeypatch.setenv(name, "another's")
     monkeypatch.setenv("MLX_RANK", "5")
     backends.enter(backends.environment(ring(1), tmp_path))
     assert os.environ["MLX_RANK"] == "1"
     assert "JACCL_RANK" not in os.environ
     assert "MLX_JACCL_RING" not in os.environ
+    assert "MLX_METAL_FAST_SYNCH" not in os.environ
 
 
 @pytest.mark.parametrize(
