@@ -124,6 +124,16 @@ def test_the_next_process_takes_the_place(pair: Pair) -> None:
     assert frame.microbatch == 2
 
 
+def test_an_older_group_does_not_come_back(pair: Pair) -> None:
+    pair.connect(group=8)
+    with socket.socket(socket.AF_UNIX) as older:
+        older.connect(str(pair.path))
+        older.sendall(pack_hello(Peer(7, 1, 3, frozenset({2}), 1)))
+        eventually(lambda: pair.port.receive(0) or pair.port.stats.errors["handshake"])
+    assert pair.port.peer
+    assert pair.port.peer.group == 8
+
+
 def test_a_sender_reaches_only_whom_the_process_does(pair: Pair) -> None:
     sender = pair.port.sender(2)
     assert sender.state is LinkState.CONNECTING

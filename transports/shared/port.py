@@ -41,7 +41,7 @@ class Loss:
 
 class SharedPort:
     """A LinkReceiver for one thread, and the place that senders are had from. One rdma process at a
-    time: who says hello takes the place of the one before.
+    time: who says hello takes the place of the one before, unless its group is older.
     """
 
     def __init__(
@@ -152,6 +152,8 @@ class SharedPort:
         assert self._greeting
         try:
             peer = read_hello(self._greeting.recv(HELLO_BYTES))
+            if self._connection and peer.group < self._connection.peer.group:
+                raise GreetingError(f"a process of group {peer.group}, which is over")
             fresh = Connection(self._greeting, peer, self._capacity, most_bytes(self.limits))
         except (OSError, GreetingError) as error:
             self._stats.count_error("handshake", str(error))
