@@ -15,6 +15,7 @@ import zmq
 
 from benchmarks.worker import ROOT, Worker, ask_all, free_ports
 from daemon import messages as msg
+from daemon.supervisor.node import ALLOCATOR
 from transports.shared.folder import socket_path
 
 PATIENCE_S = 60.0
@@ -44,7 +45,9 @@ class Rig(AbstractContextManager["Rig"]):
                     str(socket_path(state)),
                 ]
                 self.ends.append(
-                    stack.enter_context(Worker("benchmarks.rdma.ends", where, core=core))
+                    stack.enter_context(
+                        Worker("benchmarks.rdma.ends", where, core=core, environment=ALLOCATOR)
+                    )
                 )
                 stack.callback(_end, self._start(state, port, rank, hosts, core))
             ask_all(self.ends, op="ready")
@@ -63,7 +66,7 @@ class Rig(AbstractContextManager["Rig"]):
         config.write_text(yaml.safe_dump(settings))
         start = msg.encode(msg.RdmaStart(1, 1, "ring", rank, hosts, [])).hex()
         command = [sys.executable, "-m", "daemon.rdma", str(config), "i", str(os.getpid()), start]
-        process = subprocess.Popen(command, cwd=ROOT)
+        process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **ALLOCATOR})
         if core is not None and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(process.pid, {core})
         return process

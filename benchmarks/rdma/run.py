@@ -20,6 +20,7 @@ from benchmarks.rdma.rig import Rig
 from benchmarks.report import Check, Fact, at_least, at_most
 from benchmarks.rounds import interleave
 from benchmarks.worker import Worker, ask_all, free_ports
+from daemon.supervisor.node import ALLOCATOR
 
 CORES = (0, 1)
 SMALL = 4096
@@ -95,7 +96,8 @@ def _pair(stack: ExitStack, kind: str, where: str) -> list[Worker]:
     found = []
     for rank, core in enumerate(CORES):
         arguments = ["--kind", kind, "--rank", str(rank), "--where", where]
-        found.append(stack.enter_context(Worker("benchmarks.rdma.ends", arguments, core=core)))
+        worker = Worker("benchmarks.rdma.ends", arguments, core=core, environment=ALLOCATOR)
+        found.append(stack.enter_context(worker))
     ask_all(found, op="ready")
     return found
 
