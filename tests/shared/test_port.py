@@ -314,3 +314,29 @@ def test_the_beat_is_a_word_of_the_region(pair: Pair) -> None:
     end.beat()
     end.beat()
     assert end.region.words[ALIVE] == 2
+
+
+def test_a_large_frame_stays_as_it_is_while_somebody_has_it(pair: Pair) -> None:
+    """It lies in the region; its place is used again only afterwards."""
+    pair.connect()
+    held = []
+    for number in range(40):
+        payload = bytes([number]) * 400_000
+        total, buffers = plan(encode(work(number, payload)))
+        writer = pair.end.writer
+        while not writer.begin(1, 1, 2, total, 0):
+            held.pop(0)  # no room: whoever has the oldest lets go of it
+            assert pair.port.receive(0) is None
+        writer.payload[:] = b"".join(buffers)
+        for _ in [0, *further_pieces(total)]:
+            writer.publish()
+        writer.check_integrity()
+        frame = pair.port.receive(0)
+        assert frame
+        held.append(frame)
+        for one in held:
+            assert bytes(one.tensors[0].data) == bytes([one.microbatch]) * 400_000
+    assert len(held) > 2
+    pair.end.close()
+    pair.look()
+    assert bytes(held[0].tensors[0].data) == bytes([held[0].microbatch]) * 400_000

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import weakref
+from collections import deque
 
 import numpy as np
 
@@ -11,6 +13,18 @@ from transports.shared.greeting import Peer, send_welcome
 from transports.shared.lanes import LaneReader, LaneWriter
 from transports.shared.layout import ALIVE, down, up
 from transports.shared.region import Region, create
+
+
+class _Loan:
+    """A message that lies in the region; any thread may end the loan."""
+
+    __slots__ = ("over",)
+
+    def __init__(self, over: bool) -> None:
+        self.over = over
+
+    def end(self) -> None:
+        self.over = True
 
 
 class Connection:
@@ -36,30 +50,43 @@ class Connection:
         self.writer = LaneWriter(region, down(capacity), down_here)
         self.reader = LaneReader(region, up(capacity), up_here, most)
         self._region = region
-        self._payload = memoryview(b"")  # of a message that has begun
+        self._lent: deque[_Loan] = deque()
         self._alive = region.words[ALIVE]
         self._silent = 0.0
         self._looked: float | None = None
 
     def next_whole(self) -> tuple[memoryview, int] | None:
-        """The next payload that is all there, a copy, and when it was handed over; None when there
-        is none. Hangup, RegionDamaged.
+        """The next payload that is all there, and when it was handed over; None when there is none.
+        A small one is a copy. A large one lies where it is in the region, and frees its place when
+        nothing refers to it any more. Hangup, RegionDamaged.
         """
+        self._free_lent()
         while piece := self.reader.take():
             head, start, stop, _, memory = piece
-            if start == 0 and stop == head.total:
+            if stop < head.total:
+                continue
+            if start == 0:
                 payload = memoryview(bytes(memory))
+                self._lent.append(_Loan(over=True))
             else:
-                if start == 0:
-                    self._payload = np.empty(head.total, np.uint8).data
-                payload = self._payload
-                payload[start:stop] = memory[start:stop]
-                if stop < head.total:
-                    continue
-                self._payload = memoryview(b"")
-            self.reader.free()
+                payload = self._lend(memory)
+            self._free_lent()
             return payload, head.stamp
         return None
+
+    def _lend(self, memory: memoryview) -> memoryview:
+        loan = _Loan(over=False)
+        self._lent.append(loan)
+        lent = np.frombuffer(memory, np.uint8)
+        weakref.finalize(lent, loan.end).atexit = False
+        return lent.data
+
+    def _free_lent(self) -> None:
+        """In the order in which they came; by this thread, whichever let go of them."""
+        lent = self._lent
+        while lent and lent[0].over:
+            lent.popleft()
+            self.reader.free()
 
     def silent(self, now: float, step: float) -> float:
         """Seconds that the other side's loop has not turned. Between two looks at most `step` of

@@ -53,7 +53,7 @@ def unpack(payload: memoryview, limits: FrameLimits) -> list[Buffer]:
         at += length
     if at != total:
         raise FrameError("length", f"a message of {total} bytes, its parts say {at}")
-    return [parts.pop(), *parts]
+    return [bytes(parts.pop()), *parts]  # read more than once: nobody is to change it meanwhile
 
 
 def most_bytes(limits: FrameLimits) -> int:
