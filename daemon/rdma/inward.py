@@ -52,26 +52,32 @@ class Inward(threading.Thread):
                 self._probe_came(self._line.rank, head, payload)
 
     def _to_stage(self, head: Head, first: memoryview) -> None:
-        """Also what no stage takes is received to its end."""
+        """Told when all of it is there: the stage does nothing with less. Also what no stage takes
+        is received to its end.
+        """
         with self._stage.lock:
             end = self._begun(head)
-            end = self._write(end, 0, first)
+            if end:
+                end.writer.payload[: len(first)] = first
+            count = 1
             if head.total > EAGER_BYTES:
                 for start, piece in receive_rest(self._line, self._strand, head.total):
-                    end = self._write(end, start, piece)
-        if end:
-            self._counters.frames_in += 1
-            self._counters.bytes_in += head.total
-        else:
-            self._counters.dropped["no stage"] += 1
+                    count += 1
+                    if end:
+                        end.writer.payload[start : start + len(piece)] = piece
+            if end and self._told(end, count):
+                self._counters.frames_in += 1
+                self._counters.bytes_in += head.total
+            else:
+                self._counters.dropped["no stage"] += 1
 
     def _begun(self, head: Head) -> StageEnd | None:
         """The stage's end with room made for the message; None when there is none."""
         end = self._stage.end
         if end is None or room(head.total) > end.writer.capacity:
             return None
+        stamp = time.monotonic_ns()
         try:
-            stamp = time.monotonic_ns()
             while not end.writer.begin(head.kind, head.dest, head.source, head.total, stamp):
                 end.wait()
         except BROKEN:
@@ -79,16 +85,12 @@ class Inward(threading.Thread):
             return None
         return end
 
-    def _write(self, end: StageEnd | None, start: int, piece: memoryview) -> StageEnd | None:
-        """`end`, or None from when it is broken."""
-        if end is None:
-            return None
+    def _told(self, end: StageEnd, count: int) -> bool:
         try:
-            end.writer.payload[start : start + len(piece)] = piece
-            while not end.writer.can_publish():
+            while not end.writer.can_publish(count):
                 end.wait()
-            end.writer.publish()
+            end.writer.publish(count)
         except BROKEN:
-            end.hang_up()  # who reads from it finds that out by this
-            return None
-        return end
+            end.hang_up()
+            return False
+        return True

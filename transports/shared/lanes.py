@@ -72,21 +72,21 @@ class LaneWriter:
         self._sent = number + 1
         return True
 
-    def can_publish(self) -> bool:
-        """Whether the socket has room for the byte of another piece."""
-        if self._rung - self._taken < MOST_BELLS:
+    def can_publish(self, count: int = 1) -> bool:
+        """Whether the socket has room for the bytes of so many pieces."""
+        if self._rung + count - self._taken <= MOST_BELLS:
             return True
         taken = self._words[self._lane.taken]
         if not self._taken <= taken <= self._rung:
             raise RegionDamaged(f"{taken} pieces taken of {self._rung}")
         self._taken = taken
-        return self._rung - taken < MOST_BELLS
+        return self._rung + count - taken <= MOST_BELLS
 
-    def publish(self) -> None:
-        """The next piece of the message that was begun is there. Hangup."""
-        self._rung += 1
+    def publish(self, count: int = 1) -> None:
+        """The next pieces of the message that was begun are there. Hangup."""
+        self._rung += count
         try:
-            self.bell.send(_BELL, _SEND)
+            self.bell.send(_BELL * count, _SEND)
         except BlockingIOError:
             raise RegionDamaged("a doorbell that nobody empties") from None
         except OSError as error:
