@@ -18,7 +18,7 @@ from transports.shared.connection import Connection
 from transports.shared.greeting import HELLO_BYTES, GreetingError, Peer, read_hello
 from transports.shared.lanes import Hangup
 from transports.shared.latency import Latency
-from transports.shared.layout import CAPACITY
+from transports.shared.layout import CAPACITY, EAGER_BYTES
 from transports.shared.listening import listen
 from transports.shared.message import most_bytes, unpack
 from transports.shared.region import RegionDamaged
@@ -239,7 +239,8 @@ class SharedPort:
         if whole is None:
             return None
         payload, stamp = whole
-        self.handover.add((time.monotonic_ns() - stamp) / 1e9)
+        if len(payload) <= EAGER_BYTES:  # what has more pieces was still coming meanwhile
+            self.handover.add((time.monotonic_ns() - stamp) / 1e9)
         return payload
 
     def _decode(self, payload: memoryview) -> Frame | None:
