@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 from daemon import logs
@@ -42,7 +43,7 @@ class StageLink(threading.Thread):
             try:
                 end = connect(self._path, self._peer, PATIENCE_SECONDS)
             except (OSError, GreetingError):
-                threading.Event().wait(AGAIN_SECONDS)
+                time.sleep(AGAIN_SECONDS)
                 continue
             log.info("connected to the stage")
             with self._changed:

@@ -37,7 +37,7 @@ class Ends:
         self.region = Region(fd, CAPACITY)
         self.lane: Lane = down(CAPACITY)
         self.writer = LaneWriter(self.region, self.lane, here)
-        self.reader = LaneReader(Region(fd, CAPACITY), self.lane, there, MOST)
+        self.reader = LaneReader(Region(fd, CAPACITY), self.lane, there)
         os.close(fd)
 
     def put(self, payload: bytes, kind: int = 1) -> bool:
@@ -172,7 +172,7 @@ def set_head(offset: int, value: bytes) -> Callable[[Ends], None]:
         set_word(lambda lane: lane.slots, (1 << 64) - 64),
         set_word(lambda lane: lane.slots, CAPACITY - 64),
         set_head(0, b"SBRX"),
-        set_head(16, (MOST + 1).to_bytes(8, "little")),
+        set_head(16, (CAPACITY - HEAD_BYTES + 1).to_bytes(8, "little")),
         set_head(16, ((1 << 64) - 1).to_bytes(8, "little")),
         set_head(24, (1).to_bytes(8, "little")),
     ],

@@ -252,6 +252,9 @@ def test_limits_of_another_model_hold_from_then_on(pair: Pair) -> None:
     carry(pair, 1, 1001)
     assert pair.port.receive(0) is None
     assert pair.port.stats.errors["limit"] == 1
+    pair.port.limits = FrameLimits(max_tensor_bytes=1 << 20)
+    carry(pair, 2, 1 << 20)
+    assert pair.port.receive(0)
 
 
 def test_nothing_is_left_of_many_connections(pair: Pair) -> None:

@@ -30,8 +30,8 @@ class _Loan:
 class Connection:
     """Made for who has said hello on `greeted`."""
 
-    def __init__(self, greeted: socket.socket, peer: Peer, capacity: int, most: int) -> None:
-        """`most` is the longest payload that is believed. OSError when the other is gone."""
+    def __init__(self, greeted: socket.socket, peer: Peer, capacity: int) -> None:
+        """OSError when the other is gone."""
         self.peer = peer
         fd = create(capacity)
         down_here, down_there = socket.socketpair()
@@ -48,7 +48,7 @@ class Connection:
             down_there.close()
             up_there.close()
         self.writer = LaneWriter(region, down(capacity), down_here)
-        self.reader = LaneReader(region, up(capacity), up_here, most)
+        self.reader = LaneReader(region, up(capacity), up_here)
         self._region = region
         self._lent: deque[_Loan] = deque()
         self._alive = region.words[ALIVE]

@@ -138,10 +138,8 @@ class Piece(NamedTuple):
 class LaneReader:
     """Takes messages out of a lane, piece by piece."""
 
-    def __init__(self, region: Region, lane: Lane, bell: socket.socket, most: int) -> None:
-        """`most` is the longest payload that is believed."""
+    def __init__(self, region: Region, lane: Lane, bell: socket.socket) -> None:
         self.bell = bell
-        self.most = most
         self._words = region.words
         self._fence = region.fence
         self._lane = lane
@@ -189,7 +187,7 @@ class LaneReader:
             raise RegionDamaged(f"message {self._received} is not at {at}")
         begin = at + HEAD_BYTES
         end = begin + head.total
-        if head.total > self.most or end > capacity:
+        if end > capacity:
             raise RegionDamaged(f"a message of {head.total} bytes")
         self._block = self._area[at : at + BLOCK_BYTES]
         self._payload = self._area[begin:end]

@@ -54,10 +54,3 @@ def unpack(payload: memoryview, limits: FrameLimits) -> list[Buffer]:
     if at != total:
         raise FrameError("length", f"a message of {total} bytes, its parts say {at}")
     return [bytes(parts.pop()), *parts]  # read more than once: nobody is to change it meanwhile
-
-
-def most_bytes(limits: FrameLimits) -> int:
-    """As long as a legal payload can be, and not much longer."""
-    parts = limits.max_tensors + 1
-    tensors = limits.max_tensors * limits.max_tensor_bytes
-    return 8 + parts * (8 + _ALIGN) + limits.max_head_bytes + tensors

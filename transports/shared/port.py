@@ -20,12 +20,13 @@ from transports.shared.lanes import Hangup
 from transports.shared.latency import Latency
 from transports.shared.layout import CAPACITY, EAGER_BYTES
 from transports.shared.listening import listen
-from transports.shared.message import most_bytes, unpack
+from transports.shared.message import unpack
 from transports.shared.region import RegionDamaged
 from transports.shared.sender import SharedSender
 from transports.wire import decode
 
 GONE, STALLED, DAMAGED = "gone", "stalled", "damaged"
+_DROPS_PER_CALL = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,8 @@ class SharedPort:
         capacity: int = CAPACITY,
     ) -> None:
         """Listens at `path`; see folder.socket_path. AddressError says why it cannot. A process
-        whose loop does not turn for `watchdog_s` is given up."""
+        whose loop does not turn for `watchdog_s` is given up. `limits` may be changed at any time.
+        """
         self.limits = limits
         self.options = options or LinkOptions()
         self.handover = Latency()
@@ -154,7 +156,7 @@ class SharedPort:
             peer = read_hello(self._greeting.recv(HELLO_BYTES))
             if self._connection and peer.group < self._connection.peer.group:
                 raise GreetingError(f"a process of group {peer.group}, which is over")
-            fresh = Connection(self._greeting, peer, self._capacity, most_bytes(self.limits))
+            fresh = Connection(self._greeting, peer, self._capacity)
         except (OSError, GreetingError) as error:
             self._stats.count_error("handshake", str(error))
         else:
@@ -209,9 +211,9 @@ class SharedPort:
             self._poll.select(left)
 
     def _take(self) -> Frame | None:
-        """The next frame that is whole; None when there is none."""
+        """The next frame that is whole; None when there is none, or too much that is none."""
         attended = False
-        while True:
+        for _ in range(_DROPS_PER_CALL):
             connection = self._connection or self._ended
             whole = self._whole(connection) if connection else None
             if whole is not None:
@@ -223,6 +225,7 @@ class SharedPort:
             else:
                 self.attend()
                 attended = True
+        return None
 
     def _whole(self, connection: Connection) -> memoryview | None:
         """The next payload that is all there; None when there is none."""

@@ -32,7 +32,7 @@ class StageEnd:
             raise
         finally:
             os.close(memory)
-        self.reader = LaneReader(self.region, down(capacity), down_bell, capacity)
+        self.reader = LaneReader(self.region, down(capacity), down_bell)
         self.writer = LaneWriter(self.region, up(capacity), up_bell)
         self.open = True
         self._closing = threading.Lock()
