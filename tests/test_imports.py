@@ -30,6 +30,7 @@ FORBIDDEN: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     ("daemon.storage", (*MLX, "zmq", "asyncio", "socket", "threading", "transports"), ()),
     ("daemon.scheduler", (*PURE, "transports"), VALUES),
     ("daemon.cluster", (*PURE, "transports"), VALUES),
+    ("daemon.ring.junction", (*PURE, "transports"), ("transports.frame",)),
     ("daemon.stage.ledger", (*PURE, "transports"), ("transports.frame",)),
     ("daemon.stage.fence", (*PURE, "transports"), ("transports.frame",)),
     ("daemon.draft.drafter", ("zmq", "asyncio", "time", "socket", "threading", "transports"), ()),

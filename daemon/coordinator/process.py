@@ -88,9 +88,11 @@ class Coordinator:
         # The stage of this node has the configured port.
         results = str(replace(Address.parse(config.node.data_address), port=0))
         networks = config.security.plain_networks
-        self._ring = Ring(self._context, results, networks, SEND_SECONDS, CONNECT_SECONDS)
-        self._pipe = Pipe(self, self._ring)
         self._poller = zmq.Poller()
+        self._ring = Ring(
+            self._context, results, networks, SEND_SECONDS, self._poller, CONNECT_SECONDS
+        )
+        self._pipe = Pipe(self, self._ring)
         self._poller.register(self._router, zmq.POLLIN)
         self._poller.register(self.desk.wake, zmq.POLLIN)
         self._next_tick = 0.0
@@ -154,7 +156,7 @@ class Coordinator:
             os._exit(1)  # at once: nothing that waits to be sent or written counts any more
         if self._router in ready:
             self._reception.take(self._router)
-        if self._ring.pollable in ready:
+        if self._ring.readable(ready):
             self._pipe.take_results()
         if self.desk.wake in ready:
             self.desk.finish()
@@ -167,7 +169,7 @@ class Coordinator:
             self.drafting.tick(now)
             self.clients.tick(now)
             self.journal.tick(now)
-            self._ring.look()
+            self._ring.refresh()
         wake = self.scheduler.next_wake()
         if wake is not None and now >= wake:
             self.perform(self.scheduler.tick(now))
@@ -260,10 +262,7 @@ class Coordinator:
         self, model: ServedModel, nodes: tuple[str, ...], split: tuple[int, ...], at_once: bool
     ) -> None:
         """Load this model; what runs is cancelled. AddressError when results cannot be taken."""
-        if self._ring.pollable is not None:
-            self._poller.unregister(self._ring.pollable)
         results = self._ring.open(model.info.hidden_size, model.info.vocab_size)
-        self._poller.register(self._ring.pollable, zmq.POLLIN)
         self.clients.streams.cancel_all()
         if self.model is None or self.model.spec.digest != model.spec.digest:
             self.scheduler.residency.forget()

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import mlx.core as mx
-import zmq
 
 from daemon import logs
 from daemon import messages as msg
@@ -38,7 +37,6 @@ class Place:
         incarnation: str,
         ring: Ring,
         fence: Fence,
-        poller: zmq.Poller,
         saved: SavedKv,
         progress: Progress,
         clock: Clock,
@@ -53,7 +51,6 @@ class Place:
         self._incarnation = incarnation
         self._ring = ring
         self._fence = fence
-        self._poller = poller
         self._saved = saved
         self._progress = progress
         self._say = say
@@ -116,10 +113,9 @@ class Place:
 
     def open_ring(self, ready: Ready) -> str:
         """Where frames are taken; AddressError when it cannot be had."""
-        if self._ring.pollable is None:
+        if not self._ring.address:
             info = ready.stage.info
             self._ring.open(info.hidden_size, info.vocab_size)
-            self._poller.register(self._ring.pollable, zmq.POLLIN)
         return self._ring.address
 
     def hold(self, worker: Worker, held: msg.Loaded) -> None:
@@ -139,8 +135,6 @@ class Place:
         self._say(msg.LoadFailed(self._node, self._incarnation, *asked, what, why, todo))
 
     def unload(self) -> None:
-        if self._ring.pollable is not None:
-            self._poller.unregister(self._ring.pollable)
         self._ring.close(0.0)
         self.worker = self.held = self.assigned = None
         for answer in self._saved.unloaded():
@@ -164,6 +158,9 @@ class Place:
         except AddressError as error:
             log.error("cannot send to the next stage: %s", error)
             return []  # the coordinator asks again, and shows that this stage is not in its place
+        if (assign.term, assign.epoch) > self.number:  # it is said anew which path to take
+            self._ring.leave_rdma()
+            self._progress.path = (self._ring.path.value, 0)
         self.assigned = assign
         worker.place(assign.stage)
         worker.ledger.obey(assign.term)

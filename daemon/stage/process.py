@@ -23,6 +23,7 @@ from daemon.stage.bulk import Bulk
 from daemon.stage.control import Control
 from daemon.stage.fence import Fence, Verdict
 from daemon.stage.heartbeat import Clock, Heartbeat, Progress
+from daemon.stage.hop import Hop
 from daemon.stage.moving import Moving
 from daemon.stage.place import Place
 from daemon.stage.profiling import profile
@@ -51,11 +52,13 @@ class StageProcess:
         self._control = Control(
             self._context, self._node, self._incarnation, self._fence, self._count
         )
+        self._poller = zmq.Poller()
         self._ring = Ring(
             self._context,
             config.node.data_address,
             config.security.plain_networks,
             config.timeouts.send_s,
+            self._poller,
         )
         folder = KvFolder(config.node.state_dir / "kv", config.node.kv_disk)
         self._bulk = Bulk(
@@ -64,18 +67,18 @@ class StageProcess:
         self._saved = SavedKv(self._node, self._incarnation, self._bulk)
         self._progress = Progress()
         self._clock = Clock()
-        self._poller = zmq.Poller()
         self._place = Place(
             config,
             self._incarnation,
             self._ring,
             self._fence,
-            self._poller,
             self._saved,
             self._progress,
             self._clock,
             self._control.say,
         )
+        who = (self._node, self._incarnation)
+        self._hop = Hop(*who, self._ring, self._place, self._progress, self._control.say)
         self._moving = Moving(
             self._context,
             config,
@@ -123,13 +126,15 @@ class StageProcess:
                     welcome_due = not self._control.hello(self._node_incarnation, self._place.held)
                     self._rejoin = False
                 self._go_on(self._moving.step())
-                ready = self._arrivals.wait(self._poller.poll, self._moving.pause(POLL_MS))
+                most = self._ring.wait_ms(self._moving.pause(POLL_MS))
+                ready = self._arrivals.wait(self._poller.poll, most)
                 if self._control.socket in ready:
                     self._take_control()
-                elif self._ring.pollable in ready:
+                elif self._ring.readable(ready):
                     self._take_frame()
                 elif not ready:
                     self._look()
+                self._hop.look(time.monotonic())
                 if self._saved.pollable in ready:  # one piece, however many frames there are
                     self._control.answer(self._saved.finish(self._place.worker))
                     self._arrivals.finished()
@@ -146,7 +151,7 @@ class StageProcess:
     def _look(self) -> None:
         """Take in what happened on the links, also when no frame comes, and show what is held."""
         progress = self._progress
-        self._ring.look()
+        self._ring.refresh()
         progress.link = self._ring.sending
         progress.dropped.update(self._ring.dropped)
         progress.dropped.update(self._fence.dropped)
@@ -187,6 +192,8 @@ class StageProcess:
                 self._place.load(message, self._reading)
             case msg.Assign():
                 self._assign(message)
+            case msg.TakePath():
+                self._hop.take(message)
             case msg.Unload():
                 self._moving.reset()
                 self._place.unload()

@@ -45,7 +45,7 @@ def _inject(marks: Path) -> None:
             if marker.exists():
                 marker.rename(marker.with_suffix(".done"))
                 if fault == "cut":
-                    cut(self._sender.address)
+                    cut(self.next_address)
                 if fault == "lag":
                     time.sleep(LAG_SECONDS)
                 for _ in range(times):
