@@ -8,12 +8,32 @@ from collections.abc import Callable
 
 from daemon import logs
 from daemon import messages as msg
+from daemon.config import Config
 from daemon.hop_path import HopPath
 from daemon.ring import Ring
 from daemon.stage.heartbeat import Progress
 from daemon.stage.place import Place
+from transports.errors import AddressError
+from transports.limits import FrameLimits
+from transports.options import LinkOptions
+from transports.shared.folder import socket_path
+from transports.shared.port import SharedPort
 
 log = logs.get("stage")
+_NO_FRAMES = FrameLimits(max_tensor_bytes=0)  # the ring sets others when a model is loaded
+
+
+def open_port(config: Config) -> SharedPort | None:
+    """Where this node's rdma process may connect; None where that is switched off, or cannot be."""
+    if config.rdma.backend == "off":
+        return None
+    watchdog = config.rdma.watchdog_s
+    options = LinkOptions(send_timeout_s=watchdog)
+    try:
+        return SharedPort(socket_path(config.node.state_dir), _NO_FRAMES, watchdog, options)
+    except AddressError as error:
+        log.warning("frames cannot go by RDMA: %s", error)
+        return None
 
 
 class Hop:

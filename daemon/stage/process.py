@@ -23,7 +23,7 @@ from daemon.stage.bulk import Bulk
 from daemon.stage.control import Control
 from daemon.stage.fence import Fence, Verdict
 from daemon.stage.heartbeat import Clock, Heartbeat, Progress
-from daemon.stage.hop import Hop
+from daemon.stage.hop import Hop, open_port
 from daemon.stage.moving import Moving
 from daemon.stage.place import Place
 from daemon.stage.profiling import profile
@@ -53,12 +53,14 @@ class StageProcess:
             self._context, self._node, self._incarnation, self._fence, self._count
         )
         self._poller = zmq.Poller()
+        self._port = open_port(config)
         self._ring = Ring(
             self._context,
             config.node.data_address,
             config.security.plain_networks,
             config.timeouts.send_s,
             self._poller,
+            port=self._port,
         )
         folder = KvFolder(config.node.state_dir / "kv", config.node.kv_disk)
         self._bulk = Bulk(
@@ -171,6 +173,8 @@ class StageProcess:
         self._bulk.stop()
         self._moving.close()
         self._ring.close(1.0)
+        if self._port:
+            self._port.close()
         self._control.close()
         self._context.term()
 
