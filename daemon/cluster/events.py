@@ -9,6 +9,7 @@ from daemon import messages as msg
 from daemon.batching import Batching
 from daemon.cluster.member import Member
 from daemon.footprint import StageMemory
+from daemon.hop_path import HopPath
 from daemon.layers import LayerRange
 from transports.codecs.choice import Cost
 from transports.codecs.layout import Codec
@@ -126,6 +127,8 @@ FromMember = (
     | msg.ChildExited
     | msg.Goodbye
     | msg.LinkFailed
+    | msg.PathTaken
+    | msg.PathLost
     | msg.Prepared
     | msg.Giving
 )
@@ -242,6 +245,21 @@ class LinkLost:
 
 
 @dataclass(frozen=True, slots=True)
+class FramesLost:
+    """A path ended, and nobody knows what was on it: all that is in flight is issued again."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class PathChanged:
+    """Frames from stage number `stage` to the next one go by this path from now on."""
+
+    stage: int
+    path: HopPath
+
+
+@dataclass(frozen=True, slots=True)
 class LoadEnded:
     """The wanted model is in place, or `failure` says why it is not."""
 
@@ -265,6 +283,8 @@ Action = (
     | SendBarrier
     | RebalanceEnded
     | LinkLost
+    | FramesLost
+    | PathChanged
     | LoadEnded
     | Note
 )

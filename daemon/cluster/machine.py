@@ -19,6 +19,7 @@ from daemon.cluster.events import (
     BarrierReturned,
     Event,
     FrameOverdue,
+    FramesLost,
     LinkLost,
     LoadEnded,
     ModelSpec,
@@ -34,7 +35,8 @@ from daemon.cluster.events import (
 )
 from daemon.cluster.layouts import Layouts
 from daemon.cluster.member import Member
-from daemon.cluster.rebalance import Rebalance
+from daemon.cluster.paths import Paths
+from daemon.cluster.rebalance import Phase, Rebalance
 from daemon.cluster.roster import Fact, LoadRefused, Roster, StageLost
 from daemon.cluster.rules import Rules
 from daemon.cluster.split import SplitError
@@ -45,6 +47,7 @@ class Cluster:
         self.rules = rules
         self.roster = Roster(rules)
         self._layouts = Layouts(rules, term, self.roster)
+        self.paths = Paths(rules)
         self._answer_due = False
 
     # --- reading ---
@@ -105,6 +108,7 @@ class Cluster:
 
     def check_integrity(self) -> None:
         self._layouts.check_integrity()
+        self.paths.check_integrity()
 
     # --- events ---
 
@@ -121,6 +125,8 @@ class Cluster:
                 return self._frame_overdue(event, now)
             case msg.LinkFailed():
                 return self._link_failed(event)
+            case msg.PathTaken() | msg.PathLost():
+                return self._path(event, now)
             case RebalanceWanted():
                 return self._layouts.rebalance_wanted(event, now)
             case RebalanceUnwanted():
@@ -131,6 +137,7 @@ class Cluster:
                 return self._advance(now)
             case msg.Heartbeat():
                 actions = self._learn(self.roster.hear(event, now), now)
+                actions += self._shaken(self.paths.beat(event, now), now)
                 return actions + self._layouts.settle_again(event, now)
             case Tick():
                 self.roster.excuse(event.stalled)
@@ -141,7 +148,13 @@ class Cluster:
 
     def new_term(self, term: int, now: float) -> list[Action]:
         """Somebody has obeyed a later coordinator: everything is assigned anew, under this term."""
-        return self._layouts.new_term(term, now) + self._advance(now)
+        actions = self._layouts.new_term(term, now)
+        self.paths.new_term()
+        return actions + self._advance(now)
+
+    def group_over(self, group: int, reason: str, why: str, now: float) -> list[Action]:
+        """A group of rdma processes has lost a member, as others than the stages say."""
+        return self._shaken(self.paths.group_over(group, reason, why, now), now)
 
     def _learn(self, facts: Sequence[Fact], now: float) -> list[Action]:
         actions: list[Action] = []
@@ -168,6 +181,21 @@ class Cluster:
             return []
         note = Note("link-failed", event.node, event.why)
         return [note, LinkLost(event.microbatch, event.why)]
+
+    def _path(self, event: msg.PathTaken | msg.PathLost, now: float) -> list[Action]:
+        if self.roster.speaker(event) is None:
+            return []
+        if isinstance(event, msg.PathTaken):
+            return self._shaken(self.paths.taken(event, now), now)
+        return self._shaken(self.paths.lost(event, now), now)
+
+    def _shaken(self, actions: list[Action], now: float) -> list[Action]:
+        """A barrier that is lost never comes back: then what it was for is given up at once."""
+        moving = self.rebalance
+        lost = next((action for action in actions if isinstance(action, FramesLost)), None)
+        if lost and moving and moving.phase is Phase.SWITCH and not moving.barrier_returned:
+            actions = [*actions, *self._layouts.give_up(lost.why, now)]
+        return actions + self._advance(now) if actions else []
 
     def _frame_overdue(self, event: FrameOverdue, now: float) -> list[Action]:
         """End the stage that has sat on this frame, or on one before it; none: the frame was lost,
@@ -206,6 +234,8 @@ class Cluster:
             name, layers = self.model.name, self.model.layers
             todo = f"give one number of layers per node that add up to {layers}"
             return self._load_failed(f"cannot split {name}", str(error), todo, now, code=2)
+        if self.up:
+            actions += self.paths.advance(self.term, self.epoch, self.slots, now)
         if self.up and self._answer_due:
             self._answer_due = False
             actions.append(LoadEnded(None))

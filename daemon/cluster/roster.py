@@ -67,7 +67,7 @@ class Roster:
                 member = self.speaker(event)
                 return self._from_stage(event, member, now) if member else []
 
-    def speaker(self, event: Said | msg.LinkFailed) -> Member | None:
+    def speaker(self, event: Said | msg.LinkFailed | msg.PathTaken | msg.PathLost) -> Member | None:
         """Whose stage said it; None for a process that is already counted as gone."""
         member = self.members.get(event.node)
         if member and member.stage and member.stage.incarnation == event.incarnation:

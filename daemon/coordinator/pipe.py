@@ -68,6 +68,16 @@ class Pipe:
         """Send nothing more in this layout, and say so."""
         self.perform(self._of.scheduler.barrier(time.monotonic()))
 
+    def lost(self, microbatch: int | None) -> None:
+        """Issue it again, or all that is in flight."""
+        self.perform(self._of.scheduler.link_failed(time.monotonic(), microbatch))
+
+    def path_changed(self, change: cl.PathChanged) -> None:
+        """What was known of the hop's speed was known of the other path."""
+        scheduler = self._of.scheduler
+        scheduler.stats.path_changed(change.stage + 1, change.path, time.monotonic())
+        scheduler.hops.path_changed(change.stage)
+
     def _hops(self, up: cl.PipelineUp) -> tuple[Hop, ...]:
         model = self._of.model
         if model is None:
@@ -135,7 +145,7 @@ class Pipe:
             self._of.note("link-failed", "coordinator", str(error))
             if Barrier() in frame.commands:
                 self._of.happened(cl.RebalanceUnwanted(f"the barrier was not sent: {error}"))
-            self.perform(self._of.scheduler.link_failed(time.monotonic(), frame.microbatch))
+            self.lost(frame.microbatch)
 
 
 def _both(one: Mapping[Codec, Cost], other: Mapping[Codec, Cost]) -> dict[Codec, Cost]:

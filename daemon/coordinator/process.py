@@ -89,9 +89,8 @@ class Coordinator:
         results = str(replace(Address.parse(config.node.data_address), port=0))
         networks = config.security.plain_networks
         self._poller = zmq.Poller()
-        self._ring = Ring(
-            self._context, results, networks, SEND_SECONDS, self._poller, CONNECT_SECONDS
-        )
+        waits = (SEND_SECONDS, self._poller, CONNECT_SECONDS)
+        self._ring = Ring(self._context, results, networks, *waits)
         self._pipe = Pipe(self, self._ring)
         self._poller.register(self._router, zmq.POLLIN)
         self._poller.register(self.desk.wake, zmq.POLLIN)
@@ -227,9 +226,10 @@ class Coordinator:
                     self.clients.streams.waiting(action.why)
                 case cl.RebalanceEnded():
                     self.clients.rebalancing.ended(action)
-                case cl.LinkLost():
-                    now = time.monotonic()
-                    self.perform(self.scheduler.link_failed(now, action.microbatch))
+                case cl.LinkLost() | cl.FramesLost():
+                    self._pipe.lost(action.microbatch if isinstance(action, cl.LinkLost) else None)
+                case cl.PathChanged():
+                    self._pipe.path_changed(action)
                 case cl.LoadEnded():
                     self._load_ended(action.failure)
                 case cl.Note():

@@ -88,6 +88,8 @@ class Reception:
                 of.clients.draining.leaving(message.node)
             case msg.LoadFailed() | msg.Assigned() | msg.LinkFailed():
                 of.happened(message)
+            case msg.PathTaken() | msg.PathLost():
+                of.happened(message)
             case msg.Prepared() | msg.Giving():
                 of.happened(message)
             case _:

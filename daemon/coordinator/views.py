@@ -10,6 +10,7 @@ from typing import Any
 from daemon.cluster.machine import Cluster
 from daemon.cluster.member import Member
 from daemon.coordinator.models import ServedModel
+from daemon.hop_path import HopPath
 from daemon.messages import KvReport
 from daemon.scheduler.hops import Hops
 from daemon.scheduler.request import Request
@@ -151,7 +152,8 @@ def hops_view(
         {
             "from": start,
             "to": end,
-            "path": "zmq (plain)",
+            **_path_view(cluster, start),
+            "by_path": measured[i]["paths"] if i < len(measured) else {},
             "p50": measured[i]["link"]["p50"] if i < len(measured) else None,
             "p99": measured[i]["link"]["p99"] if i < len(measured) else None,
             "state": _link_state(cluster, start),
@@ -161,6 +163,17 @@ def hops_view(
         for i, (start, end) in enumerate(pairwise(places))
         if cluster.slots
     ]
+
+
+def _path_view(cluster: Cluster, sender: str) -> dict[str, Any]:
+    """Only from stage to stage there is another path than ZeroMQ."""
+    hop = cluster.paths.of(sender)
+    by_rdma = hop is not None and hop.path is HopPath.RDMA
+    return {
+        "path": "rdma" if by_rdma else "zmq (plain)",
+        "not_rdma": hop.why_not or None if hop else None,
+        "fallbacks": dict(hop.fallbacks) if hop else {},
+    }
 
 
 def _link_state(cluster: Cluster, sender: str) -> str:

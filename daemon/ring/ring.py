@@ -25,6 +25,7 @@ from transports.shared.port import SharedPort
 MAX_CHUNK_TOKENS = 4096  # the longest prefill chunk a frame may ask for
 WIDEST_ELEMENT = 4  # bytes: float32
 RECONNECT_SECONDS = 0.5
+LOOK_SECONDS = 0.1  # between two looks whether an rdma process that is connected still works
 LINGER_SECONDS = 1.0  # for what was sent to the process that was the next one until now
 NOT_OPEN = "no model is loaded"
 
@@ -148,7 +149,7 @@ class Ring:
                 self.leave_rdma()
                 lost.append(Lost(loss.group, True, loss.reason, loss.why))
             lost.append(Lost(loss.group, False, loss.reason, loss.why))
-        self._look_at = now + self._port.watchdog_s / 4
+        self._look_at = now + LOOK_SECONDS
         group = self._port.peer.group if self._port.peer else 0
         if group != self._group:
             self._group = group
@@ -178,7 +179,7 @@ class Ring:
     def wait_ms(self, most: int) -> int:
         """For how long to wait for something, at most so long, until the next look."""
         if self._group and self._port:
-            most = min(most, int(self._port.watchdog_s * 250))
+            most = min(most, int(LOOK_SECONDS * 1000))
         return self._incoming.wait_ms(most, time.monotonic()) if self._incoming else most
 
     # --- frames ---

@@ -15,7 +15,7 @@ from daemon.scheduler.residency import Residency
 from daemon.scheduler.sequence import Sequence, SequenceStatus
 from transports.frame import Departure
 
-CAUSES = ("lost", "missing", "failed", "link", "layout")
+CAUSES = ("lost", "missing", "failed", "link", "path", "layout")
 REFILLS = ("begun", "given up", "tokens")
 REPORT_SECONDS = 1.0  # that stages have to say what they hold, before it is found out by Nacks
 _KEPT = (FinishReason.STOP, FinishReason.LENGTH, FinishReason.CANCELLED)
@@ -176,8 +176,9 @@ class Attempts:
         """All stages go on from `position`, or first those that are `refilling`."""
         self.reissues[cause] += 1
         sequence.reissues += 1
-        sequence.repeats += 1
-        sequence.fruitless += cause != "link"  # a cable that is out comes back
+        # Nothing goes by a path that ended: to wait before the next try would help nobody.
+        sequence.repeats += cause != "path"
+        sequence.fruitless += cause not in ("link", "path")  # a cable that is out comes back
         tries = max(sequence.fruitless, sequence.falls)
         if tries > self._limits.max_repeats:
             error = f"issued {tries} times without progress, the last time: {cause}"

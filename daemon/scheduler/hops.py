@@ -74,6 +74,11 @@ class Hops:
         self._sent = [float("-inf")] * (len(self._hops) + 1)
         self._last = None
 
+    def path_changed(self, index: int) -> None:
+        """Frames go another way on this hop: what is known of its speed is of no use."""
+        if index < len(self._speeds):
+            self._speeds[index] = HopSpeed()
+
     def observe(
         self,
         spans: Sequence[Span],

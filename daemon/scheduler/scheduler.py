@@ -143,11 +143,11 @@ class Scheduler:
         return self._results.take(frame, now) + self._go_on(now)
 
     def link_failed(self, now: float, microbatch: int | None = None) -> list[Action]:
-        """A link says that it lost this microbatch, or does not know which of all in flight."""
+        """A link lost this microbatch; None: a path ended, and nobody knows what was on it."""
         actions: list[Action] = []
         for lost in self._dispatch.window:
             if microbatch in (None, lost.id):
-                actions += self._attempts.lost(lost.id, "link", now)
+                actions += self._attempts.lost(lost.id, "link" if microbatch else "path", now)
         return actions + self._go_on(now)
 
     def progress(self, microbatch: int | None, stage: int, now: float) -> list[Action]:

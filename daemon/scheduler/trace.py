@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from daemon.hop_path import HopPath
 from transports.frame import StageTrace
 
 KEPT = 512  # samples of each kind
@@ -19,6 +20,11 @@ class Samples:
 
     def add(self, seconds: float) -> None:
         self._values.append(max(0.0, seconds))  # clocks of two machines differ a little
+
+    @property
+    def known(self) -> bool:
+        """Whether there are any."""
+        return bool(self._values)
 
     def as_dict(self) -> dict[str, float | int | None]:
         ordered = sorted(self._values)
@@ -36,12 +42,18 @@ class PipelineStats:
         self._queue = [Samples() for _ in range(stages)]
         self._compute = [Samples() for _ in range(stages)]
         self._encode = [Samples() for _ in range(stages)]
-        self._link = [Samples() for _ in range(stages + 1)]
+        self._link = [{path: Samples() for path in HopPath} for _ in range(stages + 1)]
+        self._path = [(HopPath.ZMQ, float("-inf"))] * (stages + 1)  # of each hop, and since when
         self._busy: list[deque[tuple[float, float]]] = [deque(maxlen=KEPT) for _ in range(stages)]
 
     @property
     def stages(self) -> int:
         return len(self._queue)
+
+    def path_changed(self, hop: int, path: HopPath, now: float) -> None:
+        """Frames that are under way may have gone by the other one: they do not count there."""
+        if hop < len(self._path):
+            self._path[hop] = (path, now)
 
     def observe(self, traces: Sequence[StageTrace], sent: float, now: float) -> None:
         """A frame that was sent at `sent` came back now."""
@@ -49,14 +61,20 @@ class PipelineStats:
         for index, trace in enumerate(traces):
             if trace.stage != index or index >= self.stages:
                 return  # not a trace of this layout
-            self._link[index].add(trace.received - before)
+            self._passed(index, trace.received - before, sent)
             self._queue[index].add(trace.started - trace.received)
             self._compute[index].add(trace.computed - trace.started)
             self._encode[index].add(trace.sent - trace.computed)
             self._busy[index].append((trace.started, trace.computed))
             before = trace.sent
         if len(traces) == self.stages:
-            self._link[-1].add(now - before)
+            self._passed(self.stages, now - before, sent)
+
+    def _passed(self, hop: int, seconds: float, sent: float) -> None:
+        """A frame that was sent to the first stage at `sent`."""
+        path, since = self._path[hop]
+        if sent >= since:
+            self._link[hop][path].add(seconds)
 
     def busy_share(self, stage: int, now: float, window: float) -> float | None:
         """Share of the last `window` seconds that the stage computed; of less, when less is known.
@@ -88,11 +106,18 @@ class PipelineStats:
                     "bubble": None if busy is None else 1.0 - busy,
                 }
             )
-        hops = [{"hop": i, "link": s.as_dict()} for i, s in enumerate(self._link)]
+        hops = [
+            {
+                "hop": i,
+                "link": samples[self._path[i][0]].as_dict(),
+                "paths": {path.value: one.as_dict() for path, one in samples.items() if one.known},
+            }
+            for i, samples in enumerate(self._link)
+        ]
         return {"window_seconds": window, "stages": stages, "hops": hops if stages else []}
 
     def check_integrity(self) -> None:
-        assert len(self._link) == self.stages + 1, "trace: hops"
+        assert len(self._link) == len(self._path) == self.stages + 1, "trace: hops"
         assert all(len(b) <= KEPT for b in self._busy), "trace: unbounded"
 
 

@@ -9,7 +9,9 @@ import pytest
 
 from daemon import messages as msg
 from daemon.cluster import events as cl
+from daemon.cluster.paths import Wish
 from daemon.cluster.rebalance import Phase
+from daemon.hop_path import HopPath
 from tests.machine.moving import HALVES, UP, Moving, again, ended, held, layout, settled, two
 from tests.machine.world import RULES, stage
 
@@ -60,6 +62,23 @@ def test_unwanted_at_any_moment_it_is_as_it_was(moment: Any) -> None:
     world.rebalance(**UP)  # and another one goes through
     world.barrier()
     assert (layout(world), ended(world).why) == (UP, "")
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_path_that_ends_under_the_barrier_ends_it(moment: Any) -> None:
+    """At any other moment the frames in flight are issued again, and it goes on."""
+    world = two()
+    world.cluster.paths.wish("a", Wish(HopPath.RDMA, 1, 1, ""))
+    moment(world)
+    world.take(cl.FramesLost)
+    world.step(msg.PathLost("b", "s1", world.cluster.epoch, 1, False, "gone", "it ended"))
+    assert len(world.take(cl.FramesLost)) == 1
+    under_way = moment is at_switch
+    assert len(world.take(cl.PipelineDown)) == len(world.take(cl.PipelineUp)) == under_way
+    assert (world.cluster.rebalance is None) == under_way
+    if under_way:
+        assert ended(world).why == "b: it ended"
+        assert (layout(world), held(world), settled(world)) == (HALVES, HALVES, True)
 
 
 @pytest.mark.parametrize("node_lost", ["a", "b", "c"])

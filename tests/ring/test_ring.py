@@ -95,7 +95,7 @@ def test_rdma_that_stands_still_is_found_by_the_watchdog(rig: Rig) -> None:
     rig.send()
     rig.all_came()
     rig.pump.stall()
-    assert rig.b.ring.wait_ms(10_000) <= WATCHDOG_S * 250, "the poll wakes for it"
+    assert rig.b.ring.wait_ms(10_000) <= WATCHDOG_S * 1000, "the poll wakes for it"
     rig.until(lambda: rig.a.lost and rig.b.lost)
     assert "stalled" in {one.reason for one in rig.a.lost + rig.b.lost}, "the pump leaves both then"
     rig.send()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from daemon.hop_path import HopPath
 from daemon.scheduler.compose import Load, compose
 from daemon.scheduler.cost import CostModel, Pass
 from daemon.scheduler.outbox import MAX_COMMANDS, Outbox
@@ -177,6 +178,31 @@ def test_nothing_is_known_at_first_and_other_layouts_teach_nothing() -> None:
     assert shown["stages"][0]["busy"] is None
     assert shown["stages"][0]["compute"] == {"count": 0, "p50": None, "p99": None}
     assert PipelineStats(0).as_dict(5.0)["hops"] == []
+
+
+def test_each_path_of_a_hop_has_its_own_times() -> None:
+    """A frame that was under way when the path changed may have gone by either."""
+    stats = PipelineStats(2)
+
+    def passed(start: float, seconds: float) -> None:
+        first = StageTrace(0, start, start, start, start)
+        then = (start + seconds,) * 4
+        stats.observe([first, StageTrace(1, *then)], start, start + seconds)
+
+    passed(1.0, 0.5)
+    stats.path_changed(1, HopPath.RDMA, 2.0)
+    passed(1.9, 0.4)
+    assert stats.as_dict(3.0)["hops"][1]["link"]["count"] == 0
+    passed(2.0, 0.125)
+    hops = stats.as_dict(3.0)["hops"]
+    assert hops[1]["link"]["p50"] == 0.125
+    assert {path: one["p50"] for path, one in hops[1]["paths"].items()} == {
+        "zmq": 0.5,
+        "rdma": 0.125,
+    }
+    assert hops[0]["link"]["count"] == hops[2]["link"]["count"] == 3
+    stats.path_changed(7, HopPath.ZMQ, 3.0)  # of a layout that is not up any more
+    stats.check_integrity()
 
 
 def test_samples_are_bounded() -> None:

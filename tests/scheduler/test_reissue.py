@@ -284,8 +284,19 @@ def test_a_link_that_is_down_is_waited_for() -> None:
     h.decode(A)
     for _ in range(20):
         h.now += 99.0
-        ended = [*h.scheduler.link_failed(h.now), *h.tick(h.now + 98.0)]
+        failed = h.scheduler.link_failed(h.now, h.frames[-1].microbatch)
+        ended = [*failed, *h.tick(h.now + 98.0)]
         assert not [a for a in ended if isinstance(a, Finished)]
+
+
+def test_after_a_path_has_ended_nobody_waits_though_it_ends_again() -> None:
+    """Both ends of a hop say so, one after the other."""
+    h = Harness(Limits(max_repeats=1))
+    h.decode(A)
+    for attempt in (2, 3, 4):
+        actions = h.keep(h.scheduler.link_failed(h.now))
+        assert show(actions) == [f"revoke A<{attempt}", f"send A{attempt}[4:5)!"]
+    assert h.scheduler.reissues["path"] == 3
 
 
 def test_progress_restarts_the_deadline_once_per_stage() -> None:
@@ -314,5 +325,5 @@ def test_reissues_are_counted_by_cause_and_by_sequence() -> None:
     h.computed(h.frames[-1], 3)
     h.tick(99.0)
     counts = h.scheduler.status()["reissues"]
-    assert counts == {"lost": 1, "missing": 1, "failed": 0, "link": 0, "layout": 0}
+    assert counts == {"lost": 1, "missing": 1, "failed": 0, "link": 0, "path": 0, "layout": 0}
     assert next(h.scheduler.sequences()).reissues == 2
