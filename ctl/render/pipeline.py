@@ -33,6 +33,15 @@ def _speed(wire: Row) -> str:
     return f"{size(speed)}/s" if speed else ""
 
 
+def not_by_rdma(hop: Row) -> str:
+    """Why, and how often it was by RDMA until that ended; "" when it is, or never can be."""
+    if not hop.get("not_rdma"):
+        return ""
+    fallbacks = hop.get("fallbacks") or {}
+    ended = ", ".join(f"{number(count)} {clean(reason)}" for reason, count in fallbacks.items())
+    return f"not by RDMA: {clean(hop['not_rdma'])}" + (f" (ended: {ended})" if ended else "")
+
+
 STAGE_COLUMNS = (
     Column("STAGE", lambda row: clean(row.get("stage")), right=True),
     Column("NODE", lambda row: clean(row.get("node"))),
@@ -56,7 +65,7 @@ HOP_COLUMNS = (
     Column("CODEC", lambda row: _codec(row.get("wire") or {}), keep=3),
     Column("SPEED", lambda row: _speed(row.get("wire") or {}), keep=3, right=True),
     Column("STATE", lambda row: clean(row.get("state")), state=True),
-    Column("WHY", lambda row: clean(row.get("why") or ""), keep=2),
+    Column("WHY", lambda row: clean(row.get("why") or "") or not_by_rdma(row), keep=2),
 )
 
 

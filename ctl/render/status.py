@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ctl.progress import move_line
+from ctl.render.pipeline import not_by_rdma
 from ctl.render.table import Column, Style, clean, shorten, table
 from ctl.render.units import age, latency, rate, size
 
@@ -140,6 +141,11 @@ def status_text(data: Row, style: Style) -> str:
         f"! {clean(hop.get('from'))} → {clean(hop.get('to'))}: {clean(hop['why'])}"
         for hop in data.get("hops") or []
         if hop.get("why") and hop["why"] != data.get("reason")
+    ]
+    troubles += [
+        f"! {clean(hop.get('from'))} → {clean(hop.get('to'))}: {not_by_rdma(hop)}"
+        for hop in data.get("hops") or []
+        if hop.get("fallbacks") and hop.get("not_rdma")
     ]
     troubles += [f"! {clean(warning)}" for warning in data.get("warnings") or []]
     said = dict.fromkeys(t for t in troubles if t != f"! {clean(data.get('reason'))}")

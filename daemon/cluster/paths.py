@@ -19,7 +19,7 @@ from daemon.cluster.events import Action, FramesLost, Note, PathChanged, Slot, T
 from daemon.cluster.rules import Rules
 from daemon.hop_path import HopPath, PathLoss
 
-NOT_ENABLED = "RDMA is not enabled"
+NOT_ENABLED = "it is not enabled"
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,13 +35,15 @@ STATUS_GOLDEN = """\
 cluster home · epoch 7 · model Qwen3-32B-4bit (64 layers) · READY · 2 active / 0 queued · 31.4 tok/s
 NODE    ROLE               STATE  LAYERS  WEIGHTS      KV           MEM FREE  NEXT HOP                 LAT P50  AGE
 studio  coordinator+stage  ready  0-35    10.1 GB  1.2 GB  61.0 GB / 96.0 GB  mini zmq                    41us  3d2h
-mini    stage              ready  36-63    8.4 GB  900 MB  22.0 GB / 32.0 GB  coordinator zmq (plain)    310us  3d2h"""  # noqa: E501
+mini    stage              ready  36-63    8.4 GB  900 MB  22.0 GB / 32.0 GB  coordinator zmq (plain)    310us  3d2h
+! studio → mini: not by RDMA: mini: the rdma process has ended (ended: 2 gone, 1 stalled)"""  # noqa: E501
 
 STATUS_80 = """\
 cluster home · epoch 7 · model Qwen3-32B-4bit (64 layers) · READY · 2 active / 0 queued · 31.4 tok/s
 NODE    STATE  LAYERS  WEIGHTS      KV  NEXT HOP                 LAT P50
 studio  ready  0-35    10.1 GB  1.2 GB  mini zmq                    41us
-mini    ready  36-63    8.4 GB  900 MB  coordinator zmq (plain)    310us"""
+mini    ready  36-63    8.4 GB  900 MB  coordinator zmq (plain)    310us
+! studio → mini: not by RDMA: mini: the rdma process has ended (ended: 2 gone, 1 stalled)"""
 
 PIPELINE_GOLDEN = """\
 epoch 7 · 2 microbatches in flight of 3
@@ -50,7 +52,7 @@ STAGE  NODE    LAYERS  QUEUE P50    P99  COMPUTE P50     P99  ENCODE P50   P99  
     1  mini    36-63           -      -        9.8ms  20.0ms         3us  10us     -       -    1233
 
 HOP                 PATH         LINK P50    P99  CODEC           SPEED  STATE  WHY
-studio → mini       zmq              41us  200us  fp8 (auto)  11.4 MB/s  up
+studio → mini       zmq              41us  200us  fp8 (auto)  11.4 MB/s  up     not by RDMA: mini: the rdma process has ended (ended: 2 gone, 1 stalled)
 mini → coordinator  zmq (plain)     310us  1.0ms                         up
 
 guesses from n-grams: 75% right of 1 234 sent · 2 beside a token, 3 ahead of it · 31 frames ahead, 4 cancelled
@@ -135,13 +137,13 @@ def test_each_draft_has_a_line_in_status():
         {"node": "old", "model": "s", "state": "unused", "reason": "s has another tokenizer than b"}
         | {"tokens_per_second": 80.0},
     ]
-    text = status_text({**STATUS, "drafts": drafts}, PLAIN)
+    text = status_text({**STATUS, "hops": [], "drafts": drafts}, PLAIN)
     assert text.splitlines()[-3:] == [
         "draft small on mini: ready, 412 tok/s",
         "draft s on air: loading",
         "draft s on old: unused, 80.0 tok/s, s has another tokenizer than b",
     ]
-    narrow = status_text({**STATUS, "drafts": drafts}, Style(width=30))
+    narrow = status_text({**STATUS, "hops": [], "drafts": drafts}, Style(width=30))
     assert all(len(line) <= 30 for line in narrow.splitlines()[-3:])
 
 
