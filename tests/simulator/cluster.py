@@ -13,6 +13,7 @@ from daemon.cluster import events as cl
 from daemon.cluster.machine import Cluster
 from daemon.cluster.placement.problem import PlacementError
 from daemon.cluster.rules import Rules
+from daemon.hop_path import HopPath
 from daemon.layers import LayerRange
 from daemon.scheduler.pipeline import Pipeline, StageCost
 from tests.simulator.computing import DECODE_SECONDS
@@ -20,6 +21,7 @@ from tests.simulator.faults import CALM, TROUBLE_SECONDS
 from tests.simulator.layouts import CHUNK, Layouts, Ranges
 from tests.simulator.model import LAYERS
 from tests.simulator.node import DIGEST, Node
+from tests.simulator.paths import Rdma
 from tests.simulator.requests import CONTEXT
 from tests.simulator.stage import SimulatedStage
 from transports.frame import Frame
@@ -48,6 +50,9 @@ class ClusterLayouts(Layouts):
         self._free: dict[str, float] = {}  # until when each channel is in use
         self._kept: dict[str, tuple[str, LayerRange]] = {}
         self.nodes: dict[str, Node] = {}
+        own = random.Random()
+        own.setstate(rng.getstate())  # so that what happens to paths changes nothing else
+        self.rdma = Rdma(world, self, own)
 
     # --- what the world sees ---
 
@@ -104,6 +109,26 @@ class ClusterLayouts(Layouts):
             if node.alive and not node.hung:
                 self.say(node, self._beat(node))
         self._happened(cl.Tick())
+
+    # --- paths ---
+
+    def path_of(self, stage: SimulatedStage) -> tuple[HopPath, int]:
+        node = self._node_of(stage)
+        return (node.sending.path, node.sending.group) if node else (HopPath.ZMQ, 0)
+
+    def arrived(self, stage: SimulatedStage, path: HopPath, frame: Frame) -> None:
+        if node := self._node_of(stage):
+            node.arrived(path, frame)
+
+    def by_rdma(self, link: int, group: int, arrive: Callable[[], None]) -> None:
+        self.rdma.send(link, group, arrive)
+
+    def send_turn(self, node: Node, path: HopPath, frame: Frame) -> None:
+        if node.stage and node.stage.index + 1 < len(self.stages):
+            self._world.links.send(node.stage.index + 1, frame, (path, node.sending.group))
+
+    def _node_of(self, stage: SimulatedStage) -> Node | None:
+        return next((node for node in self.nodes.values() if node.stage is stage), None)
 
     # --- channels ---
 
@@ -170,6 +195,12 @@ class ClusterLayouts(Layouts):
                 case cl.PipelineDown():
                     self.downs.append(action.why)
                     world.do(world.scheduler.configure(None, world.now, intended=action.intended))
+                case cl.FramesLost():
+                    world.allowed += 2 * world.scheduler.status()["running"]
+                    world.do(world.scheduler.link_failed(world.now))
+                case cl.PathChanged():
+                    path = (action.stage + 1, action.path)
+                    world.scheduler.stats.path_changed(*path, world.now)
                 case cl.SendBarrier():
                     world.do(world.scheduler.barrier(world.now))
                 case cl.RebalanceEnded():
@@ -204,6 +235,7 @@ class ClusterLayouts(Layouts):
         world.later(0.25, self.trouble)
         if rng.random() < rates.rebalance / 4:
             self._rebalance()
+        self.rdma.trouble(rates)
         node = rng.choice(list(self.nodes.values()))
         if rng.random() < rates.kill / 4:
             world.faults["kill"] += 1
@@ -265,8 +297,8 @@ class ClusterLayouts(Layouts):
             "frames_received": 0, "frames_started": 0, "frames_finished": 0, "microbatch": 0,
             "busy_seconds": 0.0, "loading": False, "bytes_loaded": 0, "bytes_total": 0,
             "sequences": 0, "kv_bytes": 0, "move_term": node.move[0], "move": node.move[1],
-            "resident_bytes": 0, "dropped": {}, "link": "up", "path": "zmq",
-            "turn": 0,
+            "resident_bytes": 0, "dropped": {}, "link": "up",
+            "path": node.sending.path.value, "turn": node.sending.turn,
         }  # fmt: skip
         process = (node.incarnation, 20 + node.life, self._world.now, node.fence.epoch)
         return msg.Heartbeat(node.name, *process, *held, **fields)  # type: ignore[arg-type]

@@ -32,6 +32,8 @@ class Rates:
     coordinator: float = 0.0
     rebalance: float = 0.0  # where the layouts are those of a cluster machine
     unwanted: float = 0.0  # per rebalance: it is given up at some moment
+    turns: float = 0.0  # there: the path of some hop is wished to be another
+    rdma: float = 0.0  # there: the group of rdma processes ends
     control: float = 0.0  # per message to or from a stage: it is lost, or comes twice
 
 
@@ -54,3 +56,9 @@ ALL = Rates(
 )
 MOVES = Rates(rebalance=4.0)
 TROUBLED_MOVES = Rates(link=0.01, kill=0.15, hang=0.1, rebalance=4.0, unwanted=0.3, control=0.05)
+TURNS = Rates(turns=16.0)
+TURNING_MOVES = Rates(turns=16.0, rebalance=2.0)
+PATHS = Rates(turns=24.0, rdma=3.0)
+TROUBLED_PATHS = Rates(
+    turns=16.0, rdma=1.0, link=0.01, kill=0.1, hang=0.05, rebalance=2.0, unwanted=0.2, control=0.05
+)

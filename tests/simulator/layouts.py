@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from daemon.hop_path import HopPath
 from daemon.scheduler.pipeline import Pipeline, StageCost
 from tests.simulator.computing import DECODE_SECONDS
 from tests.simulator.faults import CALM, TROUBLE_SECONDS
@@ -40,6 +42,17 @@ class Layouts:
     def settled(self) -> bool:
         """Whether nothing goes on but what the requests ask for."""
         return True
+
+    def path_of(self, stage: SimulatedStage) -> tuple[HopPath, int]:
+        """How frames go on from this stage, and by which group of rdma processes."""
+        return HopPath.ZMQ, 0
+
+    def by_rdma(self, link: int, group: int, arrive: Callable[[], None]) -> None:
+        raise AssertionError("there is no RDMA here")
+
+    def arrived(self, stage: SimulatedStage, path: HopPath, frame: Frame) -> None:
+        stage.queue.append(frame)
+        self._world.computing.go_on(stage)
 
     def passed_barrier(self, stage: SimulatedStage, frame: Frame) -> None:
         raise AssertionError("nobody sends barriers here")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from daemon.hop_path import HopPath
 from tests.simulator.faults import Fault
 from tests.simulator.layouts import CHUNK
 from tests.simulator.model import VOCABULARY
@@ -28,11 +29,20 @@ class Links:
         self.under_way: Counter[int] = Counter()
         self._free: dict[int, float] = {}
 
-    def send(self, link: int, frame: Frame) -> None:
+    def send(self, link: int, frame: Frame, by: tuple[HopPath, int] | None = None) -> None:
+        """By the path in force, or by one that is said."""
         world = self._world
         rng, extra, copies = world.rng, 0.0, 1
         if world.wire:
             frame = decode([bytes(part) for part in encode(frame, LIMITS)], LIMITS)
+        if 0 < link < len(world.stages):
+            path, group = by or world.layouts.path_of(world.stages[link - 1])
+            if path is HopPath.RDMA:  # nothing happens to it there, unless its group ends
+                target = world.stages[link]
+                world.layouts.by_rdma(
+                    link, group, lambda: self._arrived(link, target, frame, HopPath.RDMA)
+                )
+                return
         if rng.random() < world.rates.link:
             fault = rng.choice(world.rates.kinds)
             world.faults[fault.value] += 1
@@ -68,13 +78,17 @@ class Links:
 
     def _arrive(self, link: int, stage: SimulatedStage | None, frame: Frame) -> None:
         self.under_way[link] -= 1
+        self._arrived(link, stage, frame, HopPath.ZMQ)
+
+    def _arrived(
+        self, link: int, stage: SimulatedStage | None, frame: Frame, path: HopPath
+    ) -> None:
         if stage is None and Barrier() in frame.commands:
             self._world.layouts.barrier_returned(frame)
         elif stage is None:
             self._world.do(self._world.scheduler.result(frame, self._world.now))
         elif stage.alive:
-            stage.queue.append(frame)
-            self._world.computing.go_on(stage)
+            self._world.layouts.arrived(stage, path, frame)
 
     def _failed(self, epoch: int, microbatch: int | None) -> None:
         world = self._world

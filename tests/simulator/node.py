@@ -6,10 +6,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from daemon import messages as msg
+from daemon.hop_path import HopPath
 from daemon.layers import LayerRange
 from daemon.stage.fence import Fence
 from tests.simulator.copying import Giving, Last, Piece, Taker, Taking, become
 from tests.simulator.model import LAYERS
+from tests.simulator.paths import Receiving, Sending
 from tests.simulator.stage import SimulatedStage
 from transports.frame import Frame
 
@@ -40,6 +42,9 @@ class Node:
         self.life += 1
         self.alive, self.hung, self.stage = True, False, None
         self.fence = Fence()
+        self.sending = Sending(self, self._layouts)
+        self.receiving = Receiving(self._world, self.read)
+        self.receiving.junction.opened(HopPath.RDMA)
         self.move = NOTHING
         self.settled = NOTHING
         self.former: SimulatedStage | None = None
@@ -81,6 +86,8 @@ class Node:
                 self.fence.clear()
             case msg.Assign():
                 self._assign(message)
+            case msg.TakePath():
+                self.sending.take(message)
             case msg.Prepare() if self._begins(message):
                 life, move = self.life, self.move
                 delay = self._world.rng.choice((0.01, 0.1, 0.4))
@@ -100,6 +107,17 @@ class Node:
             case msg.Settle() if (message.term, message.move) >= self.move:
                 self.settled = message.term, message.move
                 self._reset()
+
+    def arrived(self, path: HopPath, frame: Frame) -> None:
+        """A frame, or a turn, from the stage before this one."""
+        self.receiving.put(path, frame)
+        self.read()
+
+    def read(self) -> None:
+        frames = self.receiving.read()
+        if self.stage and self.alive:
+            self.stage.queue.extend(frames)
+            self._world.computing.go_on(self.stage)
 
     def passed_barrier(self, frame: Frame) -> None:
         self.barrier = frame.term, frame.epoch
@@ -214,6 +232,8 @@ class Node:
         assert stage
         stage.place(index, stage.end == LAYERS)
         stage.ledger.obey(term)
+        if (term, epoch) > (self.fence.term, self.fence.epoch):
+            self.sending.place()
         for frame in reversed(self.fence.assign(term, epoch)):
             stage.queue.appendleft(frame)
         self._say(msg.Assigned(self.name, self.incarnation, epoch))
