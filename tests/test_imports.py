@@ -58,6 +58,7 @@ WITHOUT_MLX = (
     "daemon.cluster",
     "daemon.supervisor",
     "daemon.control",
+    "daemon.ring",
     "daemon.coordinator",
     "daemon.__main__",
 )

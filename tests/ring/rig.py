@@ -29,9 +29,8 @@ def numbered(number: int) -> Frame:
 class End:
     """A ring that is polled as a stage polls it. `got` are the numbers of the frames that came."""
 
-    def __init__(self, context: zmq.Context[Any], path: Path) -> None:
-        limits = FrameLimits(max_tensor_bytes=1 << 16)
-        self.port = SharedPort(path, limits, WATCHDOG_S, LinkOptions(send_timeout_s=WATCHDOG_S))
+    def __init__(self, context: zmq.Context[Any], port: SharedPort) -> None:
+        self.port = port
         self.poller = zmq.Poller()
         self.ring = Ring(
             context, "tcp://127.0.0.1:0", (), 2.0, self.poller, PATIENCE_S, port=self.port
@@ -51,15 +50,12 @@ class End:
         self.port.close()
 
 
-class Rig:
+class Hop:
     """`a` sends to `b`, which are ranks 0 and 1 of group 1."""
 
-    def __init__(self, folder: Path) -> None:
-        self.context: zmq.Context[Any] = zmq.Context()
-        folder.chmod(0o700)
-        self.a, self.b = (End(self.context, folder / name) for name in "ab")
+    def __init__(self, context: zmq.Context[Any], one: SharedPort, other: SharedPort) -> None:
+        self.a, self.b = End(context, one), End(context, other)
         self.a.ring.connect(self.b.address)
-        self.pump = Pump([folder / name for name in "ab"])
         self.turn = 0
         self.sent = 0
 
@@ -92,7 +88,23 @@ class Rig:
         assert self.b.got == list(range(self.sent))
 
     def close(self) -> None:
-        self.pump.stop()
         self.a.close()
         self.b.close()
+
+
+class Rig(Hop):
+    """With a pump in place of the rdma processes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.context: zmq.Context[Any] = zmq.Context()
+        folder.chmod(0o700)
+        options = LinkOptions(send_timeout_s=WATCHDOG_S)
+        limits = FrameLimits(max_tensor_bytes=1 << 16)
+        ports = [SharedPort(folder / name, limits, WATCHDOG_S, options) for name in "ab"]
+        super().__init__(self.context, *ports)
+        self.pump = Pump([folder / name for name in "ab"])
+
+    def close(self) -> None:
+        self.pump.stop()
+        super().close()
         self.context.term()
