@@ -36,8 +36,12 @@ class Incoming:
 
     def readable(self, ready: Container[Any]) -> bool:
         """Whether one of those that are ready is ours; `receive` looks only there."""
-        self._ready = [path for path, pollable in self._polled if pollable in ready]
-        return bool(self._ready)
+        found: list[HopPath] = []
+        for path, pollable in self._polled:
+            if pollable in ready:
+                found.append(path)
+        self._ready = found
+        return bool(found)
 
     def receive(self) -> Frame | None:
         for path in self._ready:
@@ -58,15 +62,18 @@ class Incoming:
         change(HopPath.RDMA)
         self._register()
 
+    @property
+    def held(self) -> HopPath | None:
+        """The path that is not read now."""
+        return self._junction.held
+
     def look(self, now: float) -> None:
-        if self._junction.held is not None:
-            self._junction.tick(now)
-            self._register()
+        """Whether it is held for too long."""
+        self._junction.tick(now)
+        self._register()
 
     def wait_ms(self, most: int, now: float) -> int:
-        """For how long to wait for something, at most so long."""
-        if self._junction.held is None:
-            return most
+        """For how long to wait for something while a path is held, at most so long."""
         return max(0, min(most, math.ceil((self._junction.until - now) * 1000)))
 
     @property

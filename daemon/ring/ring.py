@@ -132,14 +132,15 @@ class Ring:
         if self._outgoing:
             self._outgoing.leave()
 
-    def look(self, now: float) -> list[Lost]:
+    def look(self) -> list[Lost]:
         """Take in what happened to the paths; to be called in every turn of the loop. Where RDMA
         has ended, frames go by ZeroMQ from now on.
         """
-        if self._incoming:
-            self._incoming.look(now)
-        if self._port is None or not self._stirred(now):
+        if self._incoming and self._incoming.held:
+            self._incoming.look(time.monotonic())
+        if self._port is None or not self._stirred():
             return []
+        now = time.monotonic()
         lost: list[Lost] = []
         if self._outgoing and (broken := self._outgoing.broken):
             self._outgoing.broken = None
@@ -150,22 +151,29 @@ class Ring:
                 lost.append(Lost(loss.group, True, loss.reason, loss.why))
             lost.append(Lost(loss.group, False, loss.reason, loss.why))
         self._look_at = now + LOOK_SECONDS
-        group = self._port.peer.group if self._port.peer else 0
+        group = self._peer_group
         if group != self._group:
             self._group = group
             if self._incoming:
                 self._incoming.connected(rdma=group > 0)
         return lost
 
-    def _stirred(self, now: float) -> bool:
+    def _stirred(self) -> bool:
         """Whether something may have happened at the port. While frames follow each other it is
         looked at no more often than its watchdog needs.
         """
-        there, stirred = self._group or self.path is HopPath.RDMA, False
+        stirred = self._peer_group != self._group
         if self._incoming:
-            stirred, self._incoming.stirred = self._incoming.stirred, False
-        broken = self._outgoing is not None and self._outgoing.broken is not None
-        return stirred or broken or (bool(there) and now >= self._look_at)
+            stirred |= self._incoming.stirred
+            self._incoming.stirred = False
+        if self._outgoing and self._outgoing.broken:
+            return True
+        return stirred or (self._group > 0 and time.monotonic() >= self._look_at)
+
+    @property
+    def _peer_group(self) -> int:
+        peer = self._port.peer if self._port else None
+        return peer.group if peer else 0
 
     def refresh(self) -> None:
         """Take in what happened on the links over ZeroMQ; to be called now and then, also when
@@ -178,9 +186,11 @@ class Ring:
 
     def wait_ms(self, most: int) -> int:
         """For how long to wait for something, at most so long, until the next look."""
-        if self._group and self._port:
+        if self._group:
             most = min(most, int(LOOK_SECONDS * 1000))
-        return self._incoming.wait_ms(most, time.monotonic()) if self._incoming else most
+        if self._incoming and self._incoming.held:
+            most = self._incoming.wait_ms(most, time.monotonic())
+        return most
 
     # --- frames ---
 

@@ -69,9 +69,9 @@ class Hop:
         taken = (asked.epoch, asked.turn, self._ring.path.value, self._why)
         self._say(msg.PathTaken(self._node, self._incarnation, *taken))
 
-    def look(self, now: float) -> None:
+    def look(self) -> None:
         """In every turn of the loop."""
-        for lost in self._ring.look(now):
+        for lost in self._ring.look():
             if lost.sending:
                 self._why = lost.why
                 self._progress.path = (self._ring.path.value, self._progress.path[1])

@@ -136,7 +136,7 @@ class StageProcess:
                     self._take_frame()
                 elif not ready:
                     self._look()
-                self._hop.look(time.monotonic())
+                self._hop.look()
                 if self._saved.pollable in ready:  # one piece, however many frames there are
                     self._control.answer(self._saved.finish(self._place.worker))
                     self._arrivals.finished()

@@ -43,7 +43,7 @@ class End:
         ready = dict(self.poller.poll(self.ring.wait_ms(most)))
         if self.ring.readable(ready) and (frame := self.ring.receive()):
             self.got.append(frame.microbatch)
-        self.lost += self.ring.look(time.monotonic())
+        self.lost += self.ring.look()
 
     def close(self) -> None:
         self.ring.close(0.0)

@@ -40,7 +40,7 @@ class FakeRing:
         self.calls.append(("leave",))
         self.path = HopPath.ZMQ
 
-    def look(self, now: float) -> list[Lost]:
+    def look(self) -> list[Lost]:
         found, self.losses = self.losses, []
         if any(lost.sending for lost in found):
             self.path = HopPath.ZMQ
@@ -110,7 +110,7 @@ def test_a_loss_is_told_for_both_directions_and_shown() -> None:
     stage.asked()
     stage.said.clear()
     stage.ring.losses = [Lost(2, sending, "gone", "it ended") for sending in (True, False)]
-    stage.hop.look(0.0)
+    stage.hop.look()
     told = [cast("msg.PathLost", one) for one in stage.said]
     assert told == [msg.PathLost("a", "i", 7, 2, s, "gone", "it ended") for s in (True, False)]
     assert stage.progress.path == ("zmq", 5)
