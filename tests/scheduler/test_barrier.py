@@ -67,7 +67,14 @@ def test_what_was_lost_before_the_barrier_is_issued_again() -> None:
     barrier(h)
     actions = h.keep(h.scheduler.configure(pipeline(epoch=2), 1.0))
     assert show(actions) == ["send A2[4:5)!"]
-    assert h.scheduler.reissues == {"layout": 1, "lost": 0, "missing": 0, "failed": 0, "link": 0}
+    assert h.scheduler.reissues == {
+        "layout": 1,
+        "lost": 0,
+        "missing": 0,
+        "failed": 0,
+        "link": 0,
+        "path": 0,
+    }
 
 
 def test_what_leaves_its_frame_during_the_hold_waits_too() -> None:
