@@ -117,9 +117,9 @@ class Roster:
                 return [] if told else [Note("draining", event.node, text)]
 
     def _child_exited(self, event: msg.ChildExited, member: Member) -> list[Fact]:
-        member.restarts = event.restarts
         if event.child != "stage":
             return [Note("exited", event.node, f"{event.child}: {event.detail}")]
+        member.restarts = event.restarts
         why = f"stage process {event.pid} ended ({event.detail})"
         given_up = member.given_up = event.retry_seconds < 0 and not member.draining
         if given_up:

@@ -26,6 +26,7 @@ from daemon.engine import blas
 from daemon.service import Demand, Notifier, handle_signals, watchdog_interval
 from daemon.supervisor import reports
 from daemon.supervisor.child import Child, Exit
+from daemon.supervisor.rdma.part import RdmaPart
 from daemon.supervisor.recent import RecentLines
 from daemon.supervisor.standstill import Standstill
 
@@ -39,6 +40,7 @@ ALLOCATOR = {
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),  # the most that glibc allows
     "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
 }
+FENCED = (msg.Welcome, msg.Identify, msg.KillStage, msg.RdmaStart, msg.RdmaStop)
 log = logs.get("supervisor")
 
 
@@ -59,6 +61,14 @@ class Shardd:
         self._unsaid: deque[msg.ChildExited] = deque(maxlen=UNSAID)
         self._notifier = Notifier.from_environment()
         self._recent = RecentLines()
+        self._rdma = RdmaPart(
+            config,
+            self._incarnation,
+            lambda message: self._welcomed and self._send(message),
+            lambda end: self._exited("rdma", end),
+            self._task,
+            lambda child: self._children.update(rdma=child),
+        )
         # Half: it is looked at with every heartbeat, and its end may take a moment.
         self._standstill = Standstill(config.timeouts.dead_after_s / 2)
 
@@ -83,6 +93,7 @@ class Shardd:
             self._start(name, [str(resolved), self._incarnation, str(os.getpid())], environment)
         self._task(self._listen())
         self._task(self._beat())
+        self._task(self._rdma.look())
         self._notifier.ready(f"node {self._name} is up")
         await self._stop.wait()
         await self._leave()
@@ -101,6 +112,7 @@ class Shardd:
         self._tasks.append(task)
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.remove(task)
         if not task.cancelled() and (error := task.exception()):
             log.error("shardd failed", exc_info=error)
             self._fail()
@@ -158,6 +170,7 @@ class Shardd:
             stage_pid = stage.pid if stage else 0
             if not self._send(msg.NodeHeartbeat(self._name, self._incarnation, free, stage_pid)):
                 self._welcomed = False  # whoever comes next may not know us
+            self._rdma.beat(time.monotonic())
             self._notifier.watchdog()
             self._end_stopped_coordinator()
             await asyncio.sleep(interval)
@@ -185,7 +198,7 @@ class Shardd:
 
     def _obeys(self, message: msg.Message) -> bool:
         """Not a coordinator that was replaced: its term is lower than the highest seen."""
-        if not isinstance(message, msg.Welcome | msg.Identify | msg.KillStage):
+        if not isinstance(message, FENCED):
             return True
         if message.term < self._term:
             name = type(message).__name__
@@ -201,6 +214,7 @@ class Shardd:
                     log.info("joined cluster %s", message.cluster)
                 self._welcomed = True
                 self._tell_exits()
+                self._rdma.tell()
             case msg.Identify():
                 self._welcomed = False
                 self._send(self._hello())
@@ -212,6 +226,8 @@ class Shardd:
                     if child.name != "coordinator" and child.pid == message.pid:
                         log.warning("ending the %s process: %s", child.name, message.why)
                         child.kill(message.why)
+            case msg.RdmaStart() | msg.RdmaStop():
+                self._rdma.hear(message)
             case msg.LogsQuery():
                 self._send(msg.LogsReport(message.query, self._name, self._log_lines(message)))
             case msg.Drained():
@@ -271,7 +287,8 @@ class Shardd:
         elif self._welcomed:
             await self._drain(time.monotonic() + drain)
         await asyncio.gather(*(c.stop(stop) for c in self._children.values()))
-        for task in self._tasks:
+        left = list(self._tasks)
+        for task in left:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*left, return_exceptions=True)
         self._context.destroy(linger=200)

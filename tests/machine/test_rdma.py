@@ -146,7 +146,7 @@ def test_another_boot_or_cable_ends_the_quarantine(how: str) -> None:
 
 def test_what_can_never_succeed_is_tried_once() -> None:
     world = World()
-    world.machines["b"].joins, world.machines["b"].failure = False, "busy"
+    world.machines["b"].joins, world.machines["b"].failure = False, "queue-pairs"
     world.enable()
     world.run(300)
     assert world.groups() == [1]

@@ -39,7 +39,18 @@ from daemon.cluster.rdma.tryout import Need, Tryout
 from daemon.cluster.rdma.wishes import NOT_ENABLED, wish
 from daemon.hop_path import HopPath
 
-HOPELESS = frozenset({"busy", "no-device", "no-domain", "too-many-regions"})
+# A start that ended so cannot end otherwise until something is changed.
+HOPELESS = frozenset(
+    {
+        "arguments",
+        "backend",
+        "devices",
+        "device-gone",
+        "memory-regions",
+        "no-backend",
+        "queue-pairs",
+    }
+)
 BLAMELESS = frozenset({"asked", "lost"})  # not RDMA's fault
 NEEDS_CABLES = "jaccl"
 
