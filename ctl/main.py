@@ -22,6 +22,7 @@ from ctl.commands import (
     nodes,
     observe,
     plan,
+    rdma,
     rebalance,
     requests,
 )
@@ -35,7 +36,7 @@ Data goes to stdout, everything else to stderr. Exit status: 0 ok, 1 failed, 2 u
 4 coordinator unreachable, 5 refused, 6 timeout, 130 interrupted.
 """
 GROUPS = (
-    local, cluster, nodes, plan, rebalance, kv, model, generate, requests, observe, config,
+    local, cluster, nodes, plan, rebalance, rdma, kv, model, generate, requests, observe, config,
 )  # fmt: skip
 
 
