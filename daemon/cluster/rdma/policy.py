@@ -281,8 +281,8 @@ class Rdma:
         waits = self.waits if self.enabled else NOT_ENABLED
         for sender, receiver in hops(self._pipeline):
             wished = wish(sender, receiver, self.group, self.offers, self.trials, waits)
-            if not self.enabled and not wished.group:
-                wished = WishPath(sender, wished.path, 0, 0, NOT_ENABLED)
+            if not self.enabled:
+                wished = WishPath(sender, HopPath.ZMQ, 0, 0, NOT_ENABLED)
             if wished == self._wished.get(sender):
                 continue
             self._wished[sender] = wished

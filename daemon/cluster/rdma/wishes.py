@@ -25,20 +25,19 @@ def wish(
         )
         return _zmq(sender, why)
     if group.phase is Phase.LEAVING:
-        return _zmq(sender, group.why, group.number)
+        return _zmq(sender, group.why)
     if group.phase is not Phase.STANDING:
         return _zmq(sender, "the group is being started")
     if not group.reaches(sender, receiver):
-        return _zmq(sender, "the two are not neighbours in the group", group.number)
+        return _zmq(sender, "the two are not neighbours in the group")
     trial = trials[sender, receiver]
     if trial is None or not trial.passed:
         why = trial.in_words() if trial else "it is not probed yet"
-        return _zmq(sender, why, group.number)
+        return _zmq(sender, why)
     rank = group.rank(receiver)
     assert rank is not None
     return WishPath(sender, HopPath.RDMA, group.number, rank, "")
 
 
-def _zmq(sender: str, why: str, group: int = 0) -> WishPath:
-    """`group` as TakePath has it: the one that stands, from which the hop turns away."""
-    return WishPath(sender, HopPath.ZMQ, group, 0, why)
+def _zmq(sender: str, why: str) -> WishPath:
+    return WishPath(sender, HopPath.ZMQ, 0, 0, why)
