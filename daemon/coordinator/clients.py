@@ -21,6 +21,7 @@ from daemon.coordinator.layout_verbs import LayoutVerbs
 from daemon.coordinator.loading import Loading
 from daemon.coordinator.planning import Planning
 from daemon.coordinator.queries import Queries
+from daemon.coordinator.rdma_verbs import RdmaVerbs
 from daemon.coordinator.rebalancing import Rebalancing
 from daemon.coordinator.resuming import Resuming
 from daemon.coordinator.streams import Streams
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 log = logs.get("clients")
 
-CHILDREN = ("shardd", "stage", "draft", "coordinator")
+CHILDREN = ("shardd", "stage", "draft", "rdma", "coordinator")
 MOST_LINES = 2000
 
 
@@ -49,6 +50,7 @@ class Clients:
         self.rebalancing = Rebalancing(coordinator)
         self.draining = Draining(coordinator)
         self.automatic = Automatic(coordinator)
+        self.rdma = RdmaVerbs(coordinator)
         saved, layouts = KvVerbs(coordinator), LayoutVerbs(coordinator)
         self._followers: dict[tuple[bytes, int], Answer] = {}
         self._verbs: dict[str, Callable[[Answer, dict[str, Any]], None]] = {
@@ -65,6 +67,9 @@ class Clients:
             "plan": self.planning.plan,
             "rebalance": layouts.rebalance,
             "rebalance.abort": layouts.abort,
+            "rdma.enable": self.rdma.enable,
+            "rdma.disable": self.rdma.disable,
+            "rdma.test": self.rdma.test,
             "model.list": self.loading.listing,
             "model.load": self.loading.load,
             "model.unload": self.loading.unload,
@@ -120,6 +125,7 @@ class Clients:
         self.rebalancing.tick(now)
         self.draining.tick()
         self.automatic.tick(now)
+        self.rdma.tick(now)
 
     # --- what there is ---
 

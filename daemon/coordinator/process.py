@@ -30,6 +30,7 @@ from daemon.coordinator.drafting import Drafting
 from daemon.coordinator.journal import Journal
 from daemon.coordinator.models import Catalogue, ServedModel
 from daemon.coordinator.pipe import Pipe
+from daemon.coordinator.rdma import RdmaGroups
 from daemon.coordinator.reception import Reception
 from daemon.coordinator.reign import Reign
 from daemon.coordinator.saved_kv import SavedKv
@@ -83,6 +84,7 @@ class Coordinator:
         self.desk = Desk()
         self.saved_kv = SavedKv(self)
         self.drafting = Drafting(self)
+        self.rdma = RdmaGroups(self)
         self.clients = Clients(self)
         self._reception = Reception(self)
         # The stage of this node has the configured port.
@@ -166,6 +168,7 @@ class Coordinator:
             self.happened(cl.Tick(late if late > STALL_SECONDS else 0.0))
             self.saved_kv.tick(now)
             self.drafting.tick(now)
+            self.rdma.tick()
             self.clients.tick(now)
             self.journal.tick(now)
             self._ring.refresh()

@@ -88,8 +88,19 @@ class Reception:
                 of.clients.draining.leaving(message.node)
             case msg.LoadFailed() | msg.Assigned() | msg.LinkFailed():
                 of.happened(message)
-            case msg.PathTaken() | msg.PathLost():
+            case msg.PathTaken():
                 of.happened(message)
+            case msg.PathLost():
+                of.happened(message)
+                if self._known_stage(message.node) == message.incarnation:
+                    of.rdma.hear(message)
+            case msg.RdmaOffer():
+                if self._known_node(message.node) == message.incarnation:
+                    of.rdma.hear(message)
+            case msg.RdmaJoined() | msg.RdmaProbed():
+                of.rdma.hear(message)
+            case msg.RdmaBeat():
+                of.rdma.beat(message)
             case msg.Prepared() | msg.Giving():
                 of.happened(message)
             case _:

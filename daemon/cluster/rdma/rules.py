@@ -21,7 +21,7 @@ class RdmaRules:
     ask_again_after: float = 2.0
     gather_within: float = 5.0
     join_within: float = 35.0
-    probe_within: float = 10.0
+    probe_within: float = 12.0  # the process gives a probe ten
     probe_again_after: float = 30.0
     good_to_return: int = 3
     between_probes: float = 1.0
