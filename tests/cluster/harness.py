@@ -121,7 +121,7 @@ class Cluster:
             "log": {"level": "info", "format": "text"},
         }
         for section, values in self._changes.get(name, {}).items():
-            config[section] = {**config[section], **values}
+            config[section] = {**config.get(section, {}), **values}
         return config
 
     def close(self) -> None:

@@ -4,8 +4,9 @@ left alone.
 `spin-N` and `sleep-N` (N the stage) act once, in the next frame that has at least as many tokens as
 the file says; the taken marker is renamed to `*.done`. `drop-N`, `double-N`, `cut-N` and `lag-N` do
 so to the next frame that the stage sends on: it is lost, goes twice, finds the connection cut, or
-is late. `drag-N` is like `sleep-N`, but stays. While `hold-load` exists no weights load; a stage
-that loads while `slow-prefill` exists measures itself as slow as that file says.
+is late. `drag-N` is like `sleep-N`, but stays; with `pace-N` every frame takes so many seconds
+more. While `hold-load` exists no weights load; a stage that loads while `slow-prefill` exists
+measures itself as slow as that file says.
 """
 
 import os
@@ -58,6 +59,9 @@ def _inject(marks: Path) -> None:
         drag = marks / f"drag-{self.index}"
         if drag.exists() and len(frame.tokens) >= int(drag.read_text()):
             time.sleep(SLEEP_SECONDS)
+        pace = marks / f"pace-{self.index}"
+        if pace.exists():
+            time.sleep(float(pace.read_text()))
         for fault in ("spin", "sleep"):
             marker = marks / f"{fault}-{self.index}"
             if marker.exists() and len(frame.tokens) >= int(marker.read_text()):

@@ -1,0 +1,141 @@
+"""RDMA over real processes, by mlx's ring over TCP: enabled and disabled while people read their
+answers, and its processes killed, stopped and crashed under them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.messages import Chunk
+from tests.cluster.generation import Generation
+from tests.cluster.harness import PATIENCE, Cluster, until
+from tests.cluster.prompts import CLASS, CODE
+from tests.cluster.reference import Reference
+
+PACE = "0.02"  # seconds more for each frame: two streams of so many tokens outlast what is done
+TOKENS = 300
+SIGNALS = [signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP]
+
+
+@pytest.fixture(scope="module")
+def _ring(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("ring") / "c"
+    rdma = {"rdma": {"backend": "ring", "watchdog_s": 1.0}}
+    changes: dict[str, Any] = {name: rdma for name in ("n1", "n2", "n3")}
+    changes["n1"] = {**rdma, "coordinator": {"speculation": "off"}}
+    models = {"embedded": model_folder}
+    cluster = Cluster(folder, (3, 3, 2), models, changes=changes).start()
+    cluster.mark("pace-0", PACE)
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture
+def ring(_ring: Cluster) -> Iterator[Cluster]:
+    """Ready, empty and without RDMA, before and after."""
+    _ring.wait_ready()
+    yield _ring
+    _ring.forget_client()
+    _ring.ask("rdma.disable")
+    until(lambda: not processes(_ring), "the rdma processes end")
+    _ring.wait_ready()
+    _ring.wait_empty()
+
+
+def processes(cluster: Cluster) -> list[int]:
+    """The pids of all rdma processes."""
+    pids = (cluster.child_pid(i, "daemon.rdma") for i in range(len(cluster.names)))
+    return [pid for pid in pids if pid]
+
+
+def enable(cluster: Cluster) -> dict[str, Any]:
+    with cluster.client(PATIENCE) as client:
+        for message in client.stream("rdma.enable", {}):
+            if not isinstance(message, Chunk):
+                return message.data
+    raise AssertionError("no reply")
+
+
+def paths(cluster: Cluster) -> list[str]:
+    return [hop["path"] for hop in cluster.ask("status")["hops"][1:-1]]
+
+
+def on_rdma(cluster: Cluster) -> bool:
+    return all(path.startswith("rdma") for path in paths(cluster))
+
+
+def test_enabled_and_disabled_under_load(ring: Cluster, reference: Reference) -> None:
+    stages = ring.stage_pids()
+    running = [Generation(ring, prompt, TOKENS).wait_tokens(10) for prompt in (CODE, CLASS)]
+    told = enable(ring)
+    assert [hop["path"] for hop in told["hops"]] == ["rdma", "rdma"], told
+    assert all(hop["round_trip_seconds"] > 0 for hop in told["hops"])
+    assert told["group"]["nodes"] == ring.names
+    assert on_rdma(ring)
+    for one in running:
+        one.wait_tokens(len(one.tokens) + 20)
+    assert ring.ask("rdma.disable")["changed"]
+    until(lambda: paths(ring) == ["zmq (plain)"] * 2, lambda: f"ZeroMQ again: {paths(ring)}")
+    assert not any(one.over for one in running), "it was under load"
+    until(lambda: not processes(ring), "the rdma processes end")
+    for prompt, one in zip((CODE, CLASS), running, strict=True):
+        reference.check(prompt, one.result().tokens)
+        assert len(one.tokens) == TOKENS
+    assert ring.stage_pids() == stages
+    assert ring.reissues() == 0, "a planned switch loses nothing"
+
+
+def lose(ring: Cluster, reference: Reference, victim: int, sig: int) -> None:
+    """One rdma process goes wrong in the middle of an answer."""
+    stages = ring.stage_pids()
+    running = Generation(ring, CODE, TOKENS).wait_tokens(10)
+    os.kill(ring.child_pid(victim, "daemon.rdma"), sig)
+    until(lambda: not on_rdma(ring), "the loss is noticed")
+    reference.check(CODE, running.result().tokens)
+    assert len(running.tokens) == TOKENS
+    assert ring.stage_pids() == stages
+    assert running.reply["reissues"] <= 2
+    assert not running.waited, "the pipeline was never down"
+
+
+@pytest.mark.parametrize("sig", SIGNALS, ids=lambda sig: sig.name)
+def test_a_process_that_goes_wrong(ring: Cluster, reference: Reference, sig: int) -> None:
+    enable(ring)
+    lose(ring, reference, 1, sig)
+    until(lambda: on_rdma(ring), "back on RDMA after a pause and three good probes")
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("sig", SIGNALS, ids=lambda sig: sig.name)
+def test_a_hundred_that_go_wrong(ring: Cluster, reference: Reference, sig: int) -> None:
+    for turn in range(100):
+        told = enable(ring)  # at once: an operator waits for no pause
+        assert [hop["path"] for hop in told["hops"]] == ["rdma", "rdma"], (turn, told)
+        lose(ring, reference, turn % 3, sig)
+
+
+def test_a_killed_coordinator_leaves_the_group_standing(ring: Cluster) -> None:
+    enable(ring)
+    before = processes(ring)
+    assert len(before) == 3
+    coordinator = ring.coordinator_pid()
+    ring.forget_client()
+    os.kill(coordinator, signal.SIGKILL)
+    until(lambda: ring.coordinator_pid() not in (0, coordinator), "another coordinator")
+    ring.wait_ready()
+    until(lambda: on_rdma(ring), lambda: f"on RDMA: {ring.ask('rdma.enable', dry_run=True)}")
+    assert processes(ring) == before
+
+
+def test_a_pair_is_tried_without_anything_enabled(ring: Cluster) -> None:
+    with ring.client(PATIENCE) as client:
+        *_, last = client.stream("rdma.test", {"a": "n1", "b": "n3"})
+    assert last.data["why"] == ""
+    assert last.data["bytes_per_second"] > 0
+    until(lambda: not processes(ring), "the rdma processes end")
