@@ -33,6 +33,8 @@ class RdmaGroups:
     # --- what happens ---
 
     def hear(self, message: rd.FromRdma) -> None:
+        if isinstance(message, msg.RdmaOffer) and not self.policy.knows(message):
+            self._look()  # it has joined since the last tick
         self._step(message)
 
     def beat(self, beat: msg.RdmaBeat) -> None:
@@ -41,12 +43,15 @@ class RdmaGroups:
             self._beats[beat.node] = beat
 
     def tick(self) -> None:
+        self._look()
+        for wished in self.policy.wishes:  # a layout that came up meanwhile knows nothing of them
+            self._wish(wished)
+
+    def _look(self) -> None:
         cluster = self._of.cluster
         pipeline = tuple(slot.node for slot in cluster.slots)
         present = {m.name: m.node.incarnation for m in cluster.members.values() if m.node}
         self._step(rd.ClusterIs(pipeline, present, self._of.idle))
-        for wished in self.policy.wishes:  # a layout that came up meanwhile knows nothing of them
-            self._wish(wished)
 
     def want(self, wanted: rd.PolicyIs | rd.TestWanted) -> None:
         self._step(wanted)

@@ -262,6 +262,8 @@ class World:
         self._post = [entry for entry in self._post if entry[2][0] != "coordinator"]  # type: ignore[index]
         self.paths.clear()
         self.rdma = Rdma(RULES, self.term, self.memory)
+        for machine in 2 * list(self.machines.values()):  # before it has seen who is there
+            self.step(machine.offer())
 
     def restart_shardd(self, name: str) -> None:
         """With its children."""

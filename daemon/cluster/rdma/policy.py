@@ -93,6 +93,10 @@ class Rdma:
         """Of every hop of the pipeline, in its order."""
         return [self._wished[node] for node, _ in hops(self._pipeline) if node in self._wished]
 
+    def knows(self, offer: msg.RdmaOffer) -> bool:
+        """Whether it comes from a shardd that is there, as far as ClusterIs has told."""
+        return self._present.get(offer.node) == offer.incarnation
+
     # --- events ---
 
     def step(self, event: Event, now: float) -> list[Action]:
@@ -107,7 +111,7 @@ class Rdma:
                 actions.append(self._remember())
             case ClusterIs():
                 self._seen(event, now)
-            case msg.RdmaOffer():
+            case msg.RdmaOffer() if self.knows(event):
                 self.offers.hear(event)
                 if self.group is None and event.ended == self._last:
                     self.attempts.learn(event.reason, f"{event.node}: {event.detail}")
