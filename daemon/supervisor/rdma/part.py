@@ -82,6 +82,8 @@ class RdmaPart:
             self.tell()
 
     def tell(self) -> None:
+        if self._found is UNKNOWN:
+            return  # who has not looked has nothing to say
         self._said_at = time.monotonic()
         self._say(self._offer())
 
