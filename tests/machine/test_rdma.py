@@ -188,6 +188,19 @@ def test_a_node_that_cannot_leaves_the_others_their_group() -> None:
     assert world.on_rdma == "bc", "what could be does not end what is"
 
 
+def test_neighbours_that_offer_the_same() -> None:
+    world = World("abcdef")
+    for name, backends in zip("abcdef", (["x"], ["y"], ["y"], [], ["x"], ["x"]), strict=True):
+        world.machines[name].backends = backends
+        world.rdma.offers.hear(world.machines[name].offer())
+    run = world.rdma.offers.longest_run
+    assert run("abcdef") == ("b", "c")
+    assert run("aef") == ("a", "e", "f")
+    assert run("adb") == ()
+    assert run("bcaef") == ("a", "e", "f")
+    assert run("a") == run("") == ()
+
+
 def test_another_order_of_the_same_nodes_leaves_the_group_standing() -> None:
     world = standing()
     world.pipeline = ("a", "c", "b")

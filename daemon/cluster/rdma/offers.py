@@ -56,12 +56,14 @@ class Offers:
         Fewer than two are none.
         """
         best: tuple[str, ...] = ()
-        for start in range(len(pipeline)):
-            run: list[str] = []
-            for node in pipeline[start:]:
-                if self.obstacle(node) or not self.backend([*run, node]):
-                    break
-                run.append(node)
+        run: list[str] = []
+        common: list[str] = []
+        for node in pipeline:
+            offer = None if self.obstacle(node) else self._said[node]
+            mine = offer.backends if offer else []
+            common = [name for name in common if name in mine] if run else mine
+            run = [*run, node] if common else [node] if mine else []
+            common = common or mine
             if len(run) > max(1, len(best)):
                 best = tuple(run)
         return best

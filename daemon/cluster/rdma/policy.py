@@ -179,8 +179,9 @@ class Rdma:
             return self._over(group, "asked", group.why, now) if now >= group.leave_at else []
         if not self.enabled and not group.trial:
             return self._leave(group, NOT_ENABLED, now)
-        fresh = newcomers(group, self._pipeline, self.offers, self.attempts)
-        if fresh and self._idle:
+        if not self._idle:
+            return []
+        if fresh := newcomers(group, self._pipeline, self.offers, self.attempts):
             return self._leave(group, f"it is made anew with {', '.join(fresh)}", now)
         return []
 
