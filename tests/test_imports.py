@@ -21,6 +21,9 @@ PURE = (*MLX, "zmq", "asyncio", "time", "socket", "random", "threading", "ctl")
 # Plain values and plain decisions of `transports`.
 VALUES = ("transports.frame", "transports.codecs.layout", "transports.codecs.choice")
 
+# Of daemon.thunderbolt: facts in, verdicts and advice out.
+FACTS = ("facts", "machine", "hardware", "verdicts", "cables", "matrix", "offer")
+
 # Modules (and all below them) with what they must not import, and the exceptions.
 FORBIDDEN: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     ("transports", ("daemon", "ctl", "benchmarks", *MLX), ()),
@@ -35,6 +38,7 @@ FORBIDDEN: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     ("daemon.stage.fence", (*PURE, "transports"), ("transports.frame",)),
     ("daemon.draft.drafter", ("zmq", "asyncio", "time", "socket", "threading", "transports"), ()),
     ("daemon.messages", (*PURE, "transports"), VALUES),
+    *((f"daemon.thunderbolt.{name}", (*PURE, "transports"), ()) for name in FACTS),
 ]
 # Who may name MLX, or a module of the engine that loads it.
 MLX_USERS = (
@@ -57,6 +61,7 @@ WITHOUT_MLX = (
     "daemon.scheduler",
     "daemon.cluster",
     "daemon.supervisor",
+    "daemon.thunderbolt",
     "daemon.control",
     "daemon.ring",
     "daemon.coordinator",

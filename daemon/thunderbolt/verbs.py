@@ -1,0 +1,59 @@
+"""`ibv_devices` and `ibv_devinfo -v`: the RDMA devices that the verbs library has."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+STATES = {"PORT_ACTIVE": "active", "PORT_DOWN": "down"}
+_LINE = re.compile(r"\s*([A-Za-z_]+(?:\[\s*\d+\])?)\s*:\s*(.*\S)")
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """`state` of its first port: active, down, or as the tool calls it."""
+
+    name: str
+    transport: str = ""
+    state: str = ""
+    gids: tuple[str, ...] = ()
+
+
+def parse_devices(text: str) -> list[str] | None:
+    """The names below the heading, in the tool's order. None when this is no such list: a tool that
+    printed nothing has not said that there are none.
+    """
+    lines = [line.split() for line in text.splitlines() if line.strip()]
+    if any("No IB devices found" in line for line in text.splitlines()):
+        return []
+    heading = next((i for i, words in enumerate(lines) if words[:1] == ["device"]), None)
+    if heading is None:
+        return None
+    rows = [words[0] for words in lines[heading + 1 :] if not set(words[0]) <= {"-"}]
+    return [name for name in rows if re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name)]
+
+
+def parse_devinfo(text: str) -> dict[str, Device]:
+    """By name. Of several ports of one device only the first counts, as for JACCL."""
+    found: dict[str, Device] = {}
+    name, seen = "", False
+    for line in text.splitlines():
+        match = _LINE.match(line)
+        if match is None:
+            continue
+        key, value = match[1].lower(), match[2]
+        if key == "hca_id":
+            name, seen = value[:64], False
+            found[name] = Device(name)
+        elif not name:
+            continue
+        elif key == "transport":
+            found[name] = replace(found[name], transport=value.partition("(")[0].strip())
+        elif key == "state" and not seen:
+            seen = True
+            word = value.split()[0]
+            found[name] = replace(found[name], state=STATES.get(word, word.lower()))
+        elif key.startswith("gid["):
+            gid = value.split(",")[0].strip().lower()
+            found[name] = replace(found[name], gids=(*found[name].gids, gid))
+    return found
