@@ -6,12 +6,15 @@ something new must not look like a "no".
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from ipaddress import IPv4Interface
 from typing import Any, get_origin, get_type_hints
 
 MOST_PORTS = 64
 MOST_TEXT = 400  # characters of any one value
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 
 
 class FactsError(ValueError):
@@ -81,7 +84,21 @@ class Machine:
         ports = facts.get("ports")
         if not isinstance(ports, list) or len(ports) > MOST_PORTS:
             raise FactsError(f"ports is not a list of at most {MOST_PORTS}")
-        return cls(**{**_checked(cls, facts), "ports": [Port(**_checked(Port, p)) for p in ports]})
+        return cls(**{**_checked(cls, facts), "ports": [_port(port) for port in ports]})
+
+
+def _port(facts: Any) -> Port:
+    """Its names get into commands, and its addresses are reckoned with."""
+    port = Port(**_checked(Port, facts))
+    for name in (port.interface, port.device, port.bridge):
+        if name and not NAME.fullmatch(name):
+            raise FactsError(f"{name!r:.40} is not the name of an interface")
+    try:
+        for address in port.addresses:
+            IPv4Interface(address)
+    except ValueError as error:
+        raise FactsError(str(error)) from error
+    return port
 
 
 def _checked(cls: type, facts: Any) -> dict[str, Any]:

@@ -6,9 +6,11 @@ import re
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface
 
+from daemon.thunderbolt.facts import NAME
+
 _PORT = re.compile(r"Hardware Port:\s*Thunderbolt (\d+)\s*$")
-_DEVICE = re.compile(r"Device:\s*(\S+)")
-_INTERFACE = re.compile(r"([A-Za-z0-9]+): flags=")
+_DEVICE = re.compile(rf"Device:\s*({NAME.pattern})\s*$")
+_INTERFACE = re.compile(rf"({NAME.pattern}): flags=")
 _ADDRESS = re.compile(r"\s+inet (\S+)(?: -->\s*\S+)? netmask (\S+)")
 _MEMBER = re.compile(r"\s+member: (\S+)")
 
@@ -32,7 +34,7 @@ def parse_hardware_ports(text: str) -> dict[str, str]:
             match = _PORT.match(line)
             receptacle = match[1] if match else ""
         elif receptacle and (match := _DEVICE.match(line)):
-            found[receptacle] = match[1][:32]
+            found[receptacle] = match[1]
             receptacle = ""
     return found
 

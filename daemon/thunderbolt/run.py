@@ -85,8 +85,6 @@ class Runner:
         except TimeoutError:
             if not await _killed(process):
                 self._stuck[tool] = process
-            if out.full or err.full:
-                return Output("endless", detail=f"more than {MOST_BYTES >> 20} MB")
             left = ", and cannot be killed" if tool in self._stuck else ""
             return Output("hangs", detail=f"no answer in {self._seconds:g} s{left}")
         finally:
@@ -94,6 +92,8 @@ class Runner:
             for reader in readers:
                 reader.cancel()
             await asyncio.gather(*readers, return_exceptions=True)
+        if out.full or err.full:
+            return Output("endless", detail=f"more than {MOST_BYTES >> 20} MB")
         return _output(process.returncode or 0, out.text, err.text)
 
 
@@ -113,7 +113,7 @@ class Tail:
         return len(self._data) >= MOST_BYTES
 
     async def read(self) -> None:
-        """To its end, or until it is full: who writes more then waits, and is ended in time."""
+        """To its end, or until it is full: who writes more has nobody who reads it."""
         stream = asyncio.StreamReader()
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(self._descriptor, "rb", 0)

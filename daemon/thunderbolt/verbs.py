@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+from daemon.thunderbolt.facts import MOST_TEXT, NAME
+
+MOST_GID = 45  # characters of an IPv6 address
 STATES = {"PORT_ACTIVE": "active", "PORT_DOWN": "down"}
 _LINE = re.compile(r"\s*([A-Za-z_]+(?:\[\s*\d+\])?)\s*:\s*(.*\S)")
 
@@ -30,7 +33,7 @@ def parse_devices(text: str) -> list[str] | None:
     if heading is None:
         return None
     rows = [words[0] for words in lines[heading + 1 :] if not set(words[0]) <= {"-"}]
-    return [name for name in rows if re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name)]
+    return [name for name in rows if NAME.fullmatch(name)]
 
 
 def parse_devinfo(text: str) -> dict[str, Device]:
@@ -43,8 +46,9 @@ def parse_devinfo(text: str) -> dict[str, Device]:
             continue
         key, value = match[1].lower(), match[2]
         if key == "hca_id":
-            name, seen = value[:64], False
-            found[name] = Device(name)
+            name, seen = value if NAME.fullmatch(value) else "", False
+            if name:
+                found[name] = Device(name)
         elif not name:
             continue
         elif key == "transport":
@@ -52,8 +56,8 @@ def parse_devinfo(text: str) -> dict[str, Device]:
         elif key == "state" and not seen:
             seen = True
             word = value.split()[0]
-            found[name] = replace(found[name], state=STATES.get(word, word.lower()))
+            found[name] = replace(found[name], state=STATES.get(word, word.lower()[:MOST_TEXT]))
         elif key.startswith("gid["):
-            gid = value.split(",")[0].strip().lower()
+            gid = value.split(",")[0].strip().lower()[:MOST_GID]
             found[name] = replace(found[name], gids=(*found[name].gids, gid))
     return found
