@@ -22,7 +22,10 @@ PURE = (*MLX, "zmq", "asyncio", "time", "socket", "random", "threading", "ctl")
 VALUES = ("transports.frame", "transports.codecs.layout", "transports.codecs.choice")
 
 # Of daemon.thunderbolt: facts in, verdicts and advice out.
-FACTS = ("facts", "machine", "hardware", "verdicts", "cables", "matrix", "offer")
+FACTS = (
+    "facts", "profiler", "verbs", "interfaces", "system", "machine", "hardware", "verdicts",
+    "cables", "matrix", "offer", "fixes", "recovery", "failures", "redact", "report",
+)  # fmt: skip
 
 # Modules (and all below them) with what they must not import, and the exceptions.
 FORBIDDEN: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [

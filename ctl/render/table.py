@@ -25,6 +25,12 @@ STATE_COLORS = {
     "down": "red",
     "failed": "red",
     "refused": "red",
+    "peer-disabled": "yellow",
+    "needs-recovery": "yellow",
+    "needs-reboot": "yellow",
+    "needs-address": "yellow",
+    "bridge-active": "yellow",
+    "wedged": "red",
 }
 
 

@@ -20,6 +20,7 @@ from daemon.coordinator.kv_verbs import KvVerbs
 from daemon.coordinator.layout_verbs import LayoutVerbs
 from daemon.coordinator.loading import Loading
 from daemon.coordinator.planning import Planning
+from daemon.coordinator.ports import Ports
 from daemon.coordinator.queries import Queries
 from daemon.coordinator.rdma_verbs import RdmaVerbs
 from daemon.coordinator.rebalancing import Rebalancing
@@ -45,6 +46,7 @@ class Clients:
         self.conversations = Conversations(coordinator)
         self.keeping = Keeping(coordinator)
         self.queries = Queries()
+        self.ports = Ports(coordinator, self.queries)
         self.planning = Planning(coordinator)
         self.resuming = Resuming(coordinator)
         self.rebalancing = Rebalancing(coordinator)
@@ -81,6 +83,8 @@ class Clients:
             "cancel": self.streams.cancel,
             "events": self._events,
             "logs": self._logs,
+            "rdma.status": self.ports.status,
+            "rdma.report": self.ports.report,
             "alive": self.streams.alive,
         }
 
@@ -185,11 +189,11 @@ class Clients:
     def _kv(self, answer: Answer, arguments: dict[str, Any]) -> None:
         nodes = {slot.node for slot in self._of.cluster.slots}
 
-        def ended(reports: Any, silent: list[str]) -> dict[str, Any]:
+        def ended(reports: list[msg.KvReport], silent: list[str]) -> None:
             held = {"sequences": views.kv_view(self._of.cluster, reports), "silent": silent}
-            return held | self.keeping.view(time.monotonic())
+            answer.reply(held | self.keeping.view(time.monotonic()))
 
-        number = self.queries.ask(answer, msg.KvReport, nodes, time.monotonic(), ended)
+        number = self.queries.ask(msg.KvReport, nodes, time.monotonic(), ended)
         for node in nodes:
             self._of.to_stage(node, msg.KvQuery(number))
 
@@ -205,10 +209,11 @@ class Clients:
         if not 1 <= lines <= MOST_LINES:
             raise BadArguments(f"lines is {lines}, must be 1 to {MOST_LINES}")
 
-        def ended(reports: Any, silent: list[str]) -> dict[str, Any]:
-            return {"node": node, "lines": reports[0].lines if reports else [], "silent": silent}
+        def ended(reports: list[msg.LogsReport], silent: list[str]) -> None:
+            found = reports[0].lines if reports else []
+            answer.reply({"node": node, "lines": found, "silent": silent})
 
-        number = self.queries.ask(answer, msg.LogsReport, {node}, time.monotonic(), ended)
+        number = self.queries.ask(msg.LogsReport, {node}, time.monotonic(), ended)
         self._of.to_node(node, msg.LogsQuery(number, child, lines))
 
     # --- events ---

@@ -238,19 +238,22 @@ class Coordinator:
                 case cl.Note():
                     self.note(action.kind, action.node, action.text)
 
-    def to_node(self, node: str, message: msg.Message) -> None:
+    def to_node(self, node: str, message: msg.Message) -> bool:
+        """False when it is not connected."""
         member = self.cluster.members.get(node)
-        if member and member.node:
-            self._to(f"node:{node}:{member.node.incarnation}", message)
+        known = member.node if member else None
+        return known is not None and self._to(f"node:{node}:{known.incarnation}", message)
 
     def to_stage(self, node: str, message: msg.Message) -> None:
         member = self.cluster.members.get(node)
         if member and member.stage:
             self._to(f"stage:{node}:{member.stage.incarnation}", message)
 
-    def _to(self, peer: str, message: msg.Message) -> None:
-        if not self.say(peer.encode(), message):
-            log.warning("%s not reached with %s", peer, type(message).__name__)
+    def _to(self, peer: str, message: msg.Message) -> bool:
+        if said := self.say(peer.encode(), message):
+            return said
+        log.warning("%s not reached with %s", peer, type(message).__name__)
+        return False
 
     @property
     def context_length(self) -> int:

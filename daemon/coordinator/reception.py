@@ -63,7 +63,7 @@ class Reception:
                 of.happened(message)
             case msg.KvReport() if message.query == INVENTORY:
                 self._inventory(message)
-            case msg.KvReport() | msg.LogsReport():
+            case msg.KvReport() | msg.LogsReport() | msg.PortsReport():
                 of.clients.queries.report(message)
             case msg.KvStored():
                 of.saved_kv.disks.stored(message)

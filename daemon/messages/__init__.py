@@ -21,7 +21,15 @@ from daemon.messages.hello import (
     Welcome,
 )
 from daemon.messages.moving import Give, Giving, Prepare, Prepared, Settle, Switch
-from daemon.messages.node import ChildExited, KillStage, LogsQuery, LogsReport, NodeHeartbeat
+from daemon.messages.node import (
+    ChildExited,
+    KillStage,
+    LogsQuery,
+    LogsReport,
+    NodeHeartbeat,
+    PortsQuery,
+    PortsReport,
+)
 from daemon.messages.rdma import (
     PathLost,
     PathTaken,
@@ -100,6 +108,8 @@ __all__ = [
     "NodeHello",
     "PathLost",
     "PathTaken",
+    "PortsQuery",
+    "PortsReport",
     "Prepare",
     "Prepared",
     "Profile",

@@ -13,7 +13,15 @@ from daemon.messages.hello import (
     Welcome,
 )
 from daemon.messages.moving import Give, Giving, Prepare, Prepared, Settle, Switch
-from daemon.messages.node import ChildExited, KillStage, LogsQuery, LogsReport, NodeHeartbeat
+from daemon.messages.node import (
+    ChildExited,
+    KillStage,
+    LogsQuery,
+    LogsReport,
+    NodeHeartbeat,
+    PortsQuery,
+    PortsReport,
+)
 from daemon.messages.rdma import (
     PathLost,
     PathTaken,
@@ -108,6 +116,8 @@ Message = (
     | ChildExited
     | LogsQuery
     | LogsReport
+    | PortsQuery
+    | PortsReport
     | Request
     | Chunk
     | Reply

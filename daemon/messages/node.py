@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +53,25 @@ class LogsReport:
     query: int
     node: str
     lines: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class PortsQuery:
+    """What are the machine's Thunderbolt ports like? Answered in the time that a tool has and a
+    moment, also when tools hang. `fresh`: not as they were a moment ago. With a `salt` the answer
+    has what the tools said, redacted with it; "" means not.
+    """
+
+    query: int
+    fresh: bool
+    salt: str
+
+
+@dataclass(frozen=True, slots=True)
+class PortsReport:
+    """`facts` are those of `daemon.thunderbolt.facts.Machine`, `outputs` by tool."""
+
+    query: int
+    node: str
+    facts: dict[str, Any]
+    outputs: dict[str, str]

@@ -26,6 +26,7 @@ from daemon.engine import blas
 from daemon.service import Demand, Notifier, handle_signals, watchdog_interval
 from daemon.supervisor import reports
 from daemon.supervisor.child import Child, Exit
+from daemon.supervisor.ports import Ports
 from daemon.supervisor.rdma.part import RdmaPart
 from daemon.supervisor.recent import RecentLines
 from daemon.supervisor.standstill import Standstill
@@ -69,6 +70,7 @@ class Shardd:
             self._task,
             lambda child: self._children.update(rdma=child),
         )
+        self._ports = Ports(self._name, self._send)
         # Half: it is looked at with every heartbeat, and its end may take a moment.
         self._standstill = Standstill(config.timeouts.dead_after_s / 2)
 
@@ -230,6 +232,8 @@ class Shardd:
                 self._rdma.hear(message)
             case msg.LogsQuery():
                 self._send(msg.LogsReport(message.query, self._name, self._log_lines(message)))
+            case msg.PortsQuery():
+                self._ports.ask(message)
             case msg.Drained():
                 self._drained.set()
             case _:
@@ -286,7 +290,7 @@ class Shardd:
             await self._children["coordinator"].stop(max(drain, 1.0))
         elif self._welcomed:
             await self._drain(time.monotonic() + drain)
-        await asyncio.gather(*(c.stop(stop) for c in self._children.values()))
+        await asyncio.gather(*(c.stop(stop) for c in self._children.values()), self._ports.close())
         left = list(self._tasks)
         for task in left:
             task.cancel()

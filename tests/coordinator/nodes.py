@@ -46,6 +46,7 @@ class Nodes(StandIn):
         self.deaf: set[type] = set()
         self.unheard: list[tuple[str, msg.Message]] = []
         self.to_nodes: list[tuple[str, msg.Message]] = []
+        self.gone: set[str] = set()  # nodes that are not connected
         self.prepared: dict[str, msg.Prepare] = {}
         self.switches: dict[str, msg.Switch] = {}
         info = SimpleNamespace(
@@ -88,8 +89,9 @@ class Nodes(StandIn):
                 case cl.Note():
                     self.note(action.kind, action.node, action.text)
 
-    def to_node(self, node: str, message: msg.Message) -> None:
+    def to_node(self, node: str, message: msg.Message) -> bool:
         self.to_nodes.append((node, message))
+        return node not in self.gone
 
     def to_stage(self, node: str, message: msg.Message) -> None:
         if type(message) in self.deaf:

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from daemon import messages as msg
-from daemon.coordinator.answer import Answer
 from daemon.coordinator.arguments import BadArguments, Generate
 from daemon.coordinator.queries import ANSWER_SECONDS, Queries
 from daemon.coordinator.stop import StopMatcher
@@ -80,24 +79,31 @@ def test_what_is_not_said_is_left_to_the_conversation() -> None:
 
 
 def test_a_query_ends_when_all_have_answered_or_time_is_up() -> None:
-    sent: list[msg.Message] = []
-
-    def say(client: bytes, message: msg.Message) -> bool:
-        sent.append(message)
-        return True
-
+    told: list[tuple[list[str], list[str]]] = []
     queries = Queries()
 
-    def ended(reports: list[Any], silent: list[str]) -> dict[str, Any]:
-        return {"nodes": [r.node for r in reports], "silent": silent}
+    def ended(reports: list[Any], silent: list[str]) -> None:
+        told.append(([report.node for report in reports], silent))
 
-    number = queries.ask(Answer(say, b"c", 5), msg.LogsReport, {"a", "b"}, 0.0, ended)
+    number = queries.ask(msg.LogsReport, {"a", "b"}, 0.0, ended)
     queries.report(msg.LogsReport(number, "a", []))
     queries.report(msg.LogsReport(number, "a", []))
     queries.report(msg.LogsReport(number + 1, "b", []))
     queries.report(msg.KvReport(number, "b", []))
-    assert not sent
+    assert not told
     queries.tick(ANSWER_SECONDS)
-    assert sent == [msg.Reply(5, {"nodes": ["a"], "silent": ["b"]})]
+    assert told == [(["a"], ["b"])]
     queries.report(msg.LogsReport(number, "b", []))
-    assert len(sent) == 1
+    assert len(told) == 1
+
+
+def test_who_cannot_be_asked_is_silent_at_once() -> None:
+    told: list[tuple[list[Any], list[str]]] = []
+    queries = Queries()
+    number = queries.ask(msg.LogsReport, {"a", "b"}, 0.0, lambda *what: told.append(what))
+    queries.unreachable(number, "b")
+    queries.unreachable(number, "b")
+    assert not told
+    queries.unreachable(number, "a")
+    queries.unreachable(number, "a")
+    assert told == [([], ["a", "b"])]

@@ -40,6 +40,8 @@ SAMPLES: list[msg.Message] = [
     msg.Request(1, 7, "generate", {"prompt": "é", "sampling": {"seed": 2**64 - 1}}),
     msg.Chunk(7, {"tokens": [1, 2], "logprobs": None}),
     msg.LogsReport(1, "a", ["one", "two"]),
+    msg.PortsQuery(2, True, "salt"),
+    msg.PortsReport(2, "a", {"system": "Darwin", "ports": []}, {"rdma_ctl": "enabled"}),
     loaded([[0, 8, 0], [4, 1, 9]], {"fp8": [1e-4, 1e-5], "int8": [1e-4, 0.0]}),
     msg.DraftHello(1, "0", "a", "n", "i", 9, "small", "d", 1024, "v", None, 3),
     msg.DraftBeat("a", "i", 0.002, 1),
