@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logs.get("ports")
 
-ANSWER_SECONDS = SECONDS + 3.0  # a tool's time, its end, and the way there and back
+MARGIN_SECONDS = 3.0  # for the end of a tool that hangs, and the way there and back
 Machines = dict[str, Machine]
 Ended = Callable[[Machines, list[str]], object]
 
@@ -68,7 +68,7 @@ class Ports:
 
     def _view(self, machines: Machines, silent: list[str]) -> dict[str, Any]:
         of = self._of
-        order = [slot.node for slot in of.cluster.slots] or sorted(machines)
+        order = [slot.node for slot in of.cluster.slots] or sorted(of.cluster.members)
         hops = views.hops_view(of.cluster, of.scheduler.stats, of.scheduler.hops, time.monotonic())
         view = ports_view(machines, silent)
         return view | {"jaccl": group_view(order, machines), "hops": hops}
@@ -108,7 +108,8 @@ class Ports:
             then(machines, said, sorted(lost))
 
         now = time.monotonic()
-        number = self._queries.ask(msg.PortsReport, asked, now, ended, ANSWER_SECONDS)
+        seconds = (2 if fresh else 1) * SECONDS + MARGIN_SECONDS  # a look may be under way
+        number = self._queries.ask(msg.PortsReport, asked, now, ended, seconds)
         for node in sorted(asked):
             if not self._of.to_node(node, msg.PortsQuery(number, fresh, salt)):
                 self._queries.unreachable(number, node)

@@ -95,7 +95,7 @@ TABLE = (
         "the first rank did not listen (yet), or its address is not that of the cable",
         "see what the first rank's node says; it has to be reachable by TCP at the group's address",
         retry=True,
-        marks=(r"Couldn't connect \(error: (2|60|61)\)", r"errno[ =:]*(60|61)\b"),
+        marks=(r"Couldn't connect \(error: (2|60|61|110|111)\)", r"errno[ =:]*(60|61)\b"),
     ),
     Advice(
         "other-rank-failed",

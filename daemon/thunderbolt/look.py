@@ -14,7 +14,7 @@ from daemon.thunderbolt.facts import Machine
 from daemon.thunderbolt.machine import MAC_TOOLS, OTHER_TOOLS, mac, other
 from daemon.thunderbolt.run import SECONDS, Output, Runner
 
-FRESH_SECONDS = 10.0  # system_profiler alone takes one to three
+FRESH_SECONDS = 5.0  # system_profiler alone takes one to three
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -36,10 +36,14 @@ class Looker:
         self._running: asyncio.Task[Look] | None = None
 
     async def look(self, fresh: bool = False) -> Look:
-        """Within the time of one tool and a second. `fresh`: not what was said before."""
+        """Within the time of one tool and a second. `fresh`: as things are from now on, and within
+        twice that.
+        """
         last = self._last
         if last is not None and not fresh and time.monotonic() - last.at < FRESH_SECONDS:
             return last
+        if fresh and self._running is not None:
+            await asyncio.wait({self._running})  # it may have looked already at what has changed
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._look())
         return await asyncio.shield(self._running)
@@ -54,8 +58,11 @@ class Looker:
         # Not only by name: a Mac is what has a Mac's tools.
         is_mac = platform.system() == "Darwin" or shutil.which("sw_vers") is not None
         tools = MAC_TOOLS if is_mac else OTHER_TOOLS
-        ended = await asyncio.gather(*(self._runner.run(command) for command in tools.values()))
-        outputs = dict(zip(tools, ended, strict=True))
+        async with (
+            asyncio.TaskGroup() as group
+        ):  # whose end is that of all, also when it is cut off
+            runs = {t: group.create_task(self._runner.run(c)) for t, c in tools.items()}
+        outputs = {tool: running.result() for tool, running in runs.items()}
         machine = mac(outputs) if is_mac else _other(outputs)
         self._last = Look(machine, outputs, time.monotonic())
         return self._last

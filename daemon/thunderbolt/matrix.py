@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from daemon.thunderbolt.cables import Cable, cables
 from daemon.thunderbolt.facts import Machine
-from daemon.thunderbolt.verdicts import Word, jaccl_address
+from daemon.thunderbolt.verdicts import Word, jaccl_address, of_machine
 
 MOST_CABLES = 4  # between neighbours: JACCL's RING_MAX_CONNS
 
@@ -43,8 +43,9 @@ def matrix(order: Sequence[str], machines: Mapping[str, Machine]) -> Matrix:
     found = cables(known)
     ready = {pair: _between(pair, found) for pair in _pairs(order)}
     around = {pair: ready[pair] for pair in _neighbours(order)}
-    missing = [f"{node} has not answered" for node in order if node not in known]
-    missing += [_lacking(pair, found) for pair, good in around.items() if not good]
+    apart = [f"{node} has not answered" for node in order if node not in known]
+    apart += [f"{node}: {v.reason}" for node, m in known.items() if (v := of_machine(m))]
+    missing = apart or [_lacking(pair, found) for pair, good in around.items() if not good]
     if missing or len(order) < 2:
         return Matrix("", [], "", missing or ["a group has two nodes or more"])
     width = min(MOST_CABLES, *(len(good) for good in around.values()))

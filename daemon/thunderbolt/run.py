@@ -68,32 +68,37 @@ class Runner:
                 start_new_session=True,
             )
         except OSError as error:
-            os.close(out)
-            os.close(err)
+            _close(out, err)
             return Output("refused", detail=error.strerror or str(error))
+        except BaseException:
+            _close(out, err)
+            raise
         finally:
-            os.close(out_end)
-            os.close(err_end)
-        return await self._end(tool, process, [Tail(out), Tail(err)])
+            _close(out_end, err_end)
+        return await self._end(tool, process, Tail(out), Tail(err))
 
-    async def _end(self, tool: str, process: Process, tails: list[Tail]) -> Output:
-        out, err = tails
-        readers = [asyncio.create_task(tail.read()) for tail in tails]
+    async def _end(self, tool: str, process: Process, out: Tail, err: Tail) -> Output:
+        readers = [asyncio.create_task(tail.read()) for tail in (out, err)]
+        late = False
         try:
             await asyncio.wait_for(process.wait(), self._seconds)
             await asyncio.wait(readers, timeout=LAST_SECONDS)
         except TimeoutError:
-            if not await _killed(process):
-                self._stuck[tool] = process
-            left = ", and cannot be killed" if tool in self._stuck else ""
-            return Output("hangs", detail=f"no answer in {self._seconds:g} s{left}")
+            late = True
         finally:
             _kill_group(process)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), LAST_SECONDS)
             for reader in readers:
                 reader.cancel()
             await asyncio.gather(*readers, return_exceptions=True)
+        if process.returncode is None:
+            self._stuck[tool] = process
         if out.full or err.full:
             return Output("endless", detail=f"more than {MOST_BYTES >> 20} MB")
+        if late:
+            left = ", and cannot be killed" if tool in self._stuck else ""
+            return Output("hangs", detail=f"no answer in {self._seconds:g} s{left}")
         return _output(process.returncode or 0, out.text, err.text)
 
 
@@ -137,11 +142,9 @@ def _output(code: int, text: str, complaint: str) -> Output:
     return Output("ok", text)
 
 
-async def _killed(process: Process) -> bool:
-    _kill_group(process)
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(process.wait(), LAST_SECONDS)
-    return process.returncode is not None
+def _close(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def _kill_group(process: Process) -> None:

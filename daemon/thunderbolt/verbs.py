@@ -8,13 +8,16 @@ from dataclasses import dataclass, replace
 from daemon.thunderbolt.facts import MOST_TEXT, NAME
 
 MOST_GID = 45  # characters of an IPv6 address
+MOST_GIDS = 32
 STATES = {"PORT_ACTIVE": "active", "PORT_DOWN": "down"}
 _LINE = re.compile(r"\s*([A-Za-z_]+(?:\[\s*\d+\])?)\s*:\s*(.*\S)")
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """`state` of its first port: active, down, or as the tool calls it."""
+    """`state` of its first port: active, down, or as the tool calls it. `gids` by index, "" for one
+    that is not shown.
+    """
 
     name: str
     transport: str = ""
@@ -39,25 +42,27 @@ def parse_devices(text: str) -> list[str] | None:
 def parse_devinfo(text: str) -> dict[str, Device]:
     """By name. Of several ports of one device only the first counts, as for JACCL."""
     found: dict[str, Device] = {}
-    name, seen = "", False
+    name = ""
     for line in text.splitlines():
         match = _LINE.match(line)
         if match is None:
             continue
         key, value = match[1].lower(), match[2]
         if key == "hca_id":
-            name, seen = value if NAME.fullmatch(value) else "", False
+            name = value if NAME.fullmatch(value) else ""
             if name:
                 found[name] = Device(name)
         elif not name:
             continue
         elif key == "transport":
             found[name] = replace(found[name], transport=value.partition("(")[0].strip())
-        elif key == "state" and not seen:
-            seen = True
+        elif key == "port" and found[name].state:
+            name = ""  # the second one
+        elif key == "state":
             word = value.split()[0]
             found[name] = replace(found[name], state=STATES.get(word, word.lower()[:MOST_TEXT]))
-        elif key.startswith("gid["):
+        elif key.startswith("gid[") and (index := int(key[len("gid[") : -1])) < MOST_GIDS:
+            gaps = ("",) * (index - len(found[name].gids))
             gid = value.split(",")[0].strip().lower()[:MOST_GID]
-            found[name] = replace(found[name], gids=(*found[name].gids, gid))
+            found[name] = replace(found[name], gids=(*found[name].gids, *gaps, gid))
     return found

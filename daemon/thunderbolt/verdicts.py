@@ -55,6 +55,7 @@ class End:
 
 
 NO_TODO = "none is needed: hidden states travel by ZeroMQ"
+JACCL_GID = 1
 RESTART = "restart the machine; running work on it ends"
 REPLUG = (
     "pull the Thunderbolt cable and put it in again; if that does not help, restart the machine"
@@ -91,7 +92,7 @@ def of_port(machine: Machine, port: Port, peer: End | None = None) -> Verdict:
         reason = "the port beside Ethernet does no RDMA on a Mac Studio"
         return Verdict(Word.UNSUPPORTED_HW, reason, "put the cable into another port")
     if port.connected == "no":
-        return Verdict(Word.LINK_DOWN, "no cable", "connect it, if it is meant to be")
+        return Verdict(Word.LINK_DOWN, "no cable")
     if port.connected == "yes" and not port.peer_domain:
         return Verdict(Word.LINK_DOWN, "what is connected is not a Mac")
     if not port.device:
@@ -202,7 +203,7 @@ def _active(machine: Machine, port: Port, peer: End | None) -> Verdict:
     if peer is not None and not share_subnet(port, peer.port):
         reason = f"{port.interface} and {peer.port.interface} of {peer.node} share no IPv4 subnet"
         return Verdict(Word.NEEDS_ADDRESS, reason, todo)
-    notes = [note for note in (_slow(port), _builds(machine, peer)) if note]
+    notes = [note for note in (_slow(port), _index(port), _builds(machine, peer)) if note]
     return Verdict(Word.READY, "; ".join(notes) or "ready")
 
 
@@ -227,6 +228,14 @@ def _slow(port: Port) -> str:
     if 0 < port.speed <= THUNDERBOLT_4:
         return f"ready, but the link runs at {port.speed} Gb/s: the cable or the peer limits it"
     return ""
+
+
+def _index(port: Port) -> str:
+    """JACCL sends from the GID with number 1, whichever it found the IPv4 one at (MLX 0.32)."""
+    index = port.gids.index(port.ipv4_gid) if port.ipv4_gid else JACCL_GID
+    if index == JACCL_GID:
+        return ""
+    return f"its IPv4 GID is number {index} where JACCL uses {JACCL_GID}: it may fail (errno 22)"
 
 
 def _builds(machine: Machine, peer: End | None) -> str:

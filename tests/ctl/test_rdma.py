@@ -79,7 +79,7 @@ def test_what_is_to_be_done_is_said_once_per_node():
 
 def test_what_a_group_lacks():
     data = {**ports_view(MACHINES, []), "jaccl": group_view(["a", "old"], MACHINES)}
-    assert "JACCL lacks: no Thunderbolt cable between a and old" in status_text(data, Style())
+    assert "JACCL lacks: old: Mac16,10 has no Thunderbolt 5" in status_text(data, Style())
 
 
 @pytest.mark.parametrize("width", [20, 60, 100, 200])

@@ -101,7 +101,11 @@ def test_what_is_missing_is_named() -> None:
         "no Thunderbolt cable between b and d",
     ]
     found = matrix(["a", "b", "x"], TRIANGLE)
-    assert "x has not answered" in found.missing
+    assert found.missing == ["x has not answered"]
+    old = replace(TRIANGLE["b"], version="26.1")
+    assert matrix("abc", {**TRIANGLE, "b": old}).missing == [
+        "b: macOS 26.1 has no RDMA over Thunderbolt, which came with 26.2"
+    ]
     assert matrix(["a"], TRIANGLE).missing == ["a group has two nodes or more"]
 
 

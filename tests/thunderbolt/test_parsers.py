@@ -121,8 +121,22 @@ def test_states_and_gids() -> None:
 
 
 def test_a_state_that_is_new_is_kept() -> None:
-    found = verbs.parse_devinfo("hca_id: rdma_en2\n port: 1\n state: PORT_INIT (2)\n state: x\n")
+    found = verbs.parse_devinfo("hca_id: rdma_en2\n port: 1\n state: PORT_INIT (2)\n")
     assert found["rdma_en2"].state == "port_init"
+
+
+def test_only_the_first_port_of_a_device_counts() -> None:
+    first = "hca_id: mlx5_0\n port: 1\n state: PORT_DOWN (1)\n GID[ 0]: fe80::1\n"
+    second = " port: 2\n state: PORT_ACTIVE (4)\n GID[ 0]: fe80::2\n"
+    found = verbs.parse_devinfo(first + second + "hca_id: mlx5_1\n port: 1\n state: PORT_UP\n")
+    assert (found["mlx5_0"].state, found["mlx5_0"].gids) == ("down", ("fe80::1",))
+    assert found["mlx5_1"].state == "port_up"
+
+
+def test_gids_keep_their_numbers() -> None:
+    text = "hca_id: rdma_en2\n port: 1\n GID[  0]: fe80::1\n GID[  3]: ::FFFF:1.2.3.4, RoCE v2\n"
+    assert verbs.parse_devinfo(text)["rdma_en2"].gids == ("fe80::1", "", "", "::ffff:1.2.3.4")
+    assert verbs.parse_devinfo("hca_id: x\n GID[999999999]: fe80::1\n")["x"].gids == ()
 
 
 def test_receptacles_and_interfaces() -> None:

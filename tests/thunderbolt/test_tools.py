@@ -116,7 +116,7 @@ def test_many_that_ask_at_once_start_the_tools_once(tmp_path: Path) -> None:
 
     async def ask() -> list[Look]:
         looker = Looker()
-        first = await asyncio.gather(*(looker.look(fresh=True) for _ in range(5)))
+        first = await asyncio.gather(*(looker.look() for _ in range(5)))
         return [*first, await looker.look()]
 
     looks = asyncio.run(ask())
@@ -135,6 +135,28 @@ def test_fresh_means_asked_again(tmp_path: Path) -> None:
         await looker.look(fresh=True)
 
     asyncio.run(ask())
+    assert count.read_text().split() == ["x", "x"]
+
+
+def test_fresh_is_not_what_a_look_under_way_may_have_seen(tmp_path: Path) -> None:
+    """Many that ask for it meanwhile share the one that follows."""
+    count, gate = tmp_path / "count", tmp_path / "gate"
+    os.mkfifo(gate)
+    tool = f"echo x >> {count}; [ -e {gate} ] && cat {gate}; echo enabled"
+    write_tools(tmp_path / "tools", "mini-a", rdma_ctl=tool)
+
+    async def ask() -> list[Look]:
+        looker = Looker()
+        first = asyncio.create_task(looker.look())
+        with await asyncio.to_thread(gate.open, "w"):  # the tool is there now
+            others = [asyncio.create_task(looker.look(fresh=True)) for _ in range(3)]
+            await asyncio.sleep(0)
+            gate.unlink()
+        return list(await asyncio.gather(first, *others))
+
+    looks = asyncio.run(ask())
+    assert len({id(one) for one in looks}) == 2
+    assert looks[1] is looks[2] is looks[3]
     assert count.read_text().split() == ["x", "x"]
 
 

@@ -178,6 +178,13 @@ def test_thunderbolt_5_at_40() -> None:
     assert "40 Gb/s: the cable or the peer limits it" in found.reason
 
 
+def test_a_gid_at_another_index() -> None:
+    machine = cabled(recorded("mini-a"), gids=["fe80::1", "fe80::2", "::ffff:169.254.10.1"])
+    found = verdicts("a", machine, b=recorded("mini-b"))["2"]
+    assert found.word is Word.READY
+    assert "number 2 where JACCL uses 1" in found.reason
+
+
 def test_builds_that_differ() -> None:
     found = verdicts("a", recorded("mini-a"), b=replace(recorded("mini-b"), build="25F99"))["2"]
     assert found.word is Word.READY
