@@ -89,6 +89,16 @@ def test_one_that_never_stops_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert machine.tools["ibv_devices"].startswith("endless")
 
 
+def test_no_more_is_read_than_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "MOST_BYTES", 1000)
+    out, end = os.pipe()
+    os.write(end, b"x" * 5000)
+    tail = run.Tail(out)
+    asyncio.run(tail.read())  # to an end, though the other one stays open
+    os.close(end)
+    assert tail.full
+
+
 def test_one_that_cannot_be_started(tmp_path: Path) -> None:
     write_tools(tmp_path / "tools", "mini-a")
     (tmp_path / "tools" / "rdma_ctl").write_bytes(b"\x7fELF garbage")

@@ -10,6 +10,7 @@ import pytest
 from daemon.thunderbolt.cables import cables, peer_of
 from daemon.thunderbolt.facts import Machine, Port
 from daemon.thunderbolt.offer import offer
+from daemon.thunderbolt.run import Output
 from daemon.thunderbolt.verdicts import Verdict, Word, of_machine, of_port
 from tests.thunderbolt.recordings import outputs, recorded, said
 
@@ -98,6 +99,11 @@ def test_an_old_system(version: str) -> None:
     assert set(words("a", machine)) == {"unsupported-os"}
 
 
+@pytest.mark.parametrize("version", ["26.2", "26.2.1", "27.0", "26.10"])
+def test_a_system_that_is_new_enough(version: str) -> None:
+    assert words("a", replace(recorded("mini-a"), version=version))[1] == "ready"
+
+
 def test_a_system_of_which_the_version_is_not_known_goes_on() -> None:
     assert words("a", recorded("mini-a", sw_vers="missing"))[1] == "ready"
 
@@ -127,6 +133,15 @@ def test_a_missing_tool_is_no_no(tool: str, word: str) -> None:
     found = {of_port(machine, port).word.value for port in machine.ports}
     assert word in found
     assert not found & {"needs-recovery", "needs-reboot", "unsupported-hw", "unsupported-os"}
+
+
+@pytest.mark.parametrize("how", ["missing", "failed", ""])
+def test_devices_that_nobody_listed_may_be_there(how: str) -> None:
+    lost = dict.fromkeys(("ibv_devices", "ibv_devinfo"), Output(how) if how else Output("ok"))
+    verdict = of_machine(recorded("mini-a", **lost))
+    assert verdict is not None
+    assert verdict.word is Word.UNKNOWN
+    assert "ibv_devices" in verdict.reason
 
 
 def test_no_tool_at_all() -> None:
