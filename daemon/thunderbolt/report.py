@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from daemon.thunderbolt.facts import Machine
+from daemon.thunderbolt.failures import recognise
 from daemon.thunderbolt.redact import Redactor
 from daemon.thunderbolt.run import Output
 
@@ -38,7 +39,7 @@ def document(
     salt: str,
 ) -> dict[str, Any]:
     """`versions` of the programs by node, `said` as `outputs` gave it by node, `view` what `rdma
-    status` shows; what probes found is added to it by who made them, as "probes".
+    status` shows. What probes found is added by `with_probes`.
     """
     redactor = Redactor(salt)
     return {
@@ -51,3 +52,21 @@ def document(
         "status": redactor.value(dict(view)),
         "probes": [],
     }
+
+
+def with_probes(
+    document: Mapping[str, Any], probes: Sequence[Mapping[str, Any]], salt: str
+) -> dict[str, Any]:
+    """A document with what probes found, each a map with `why` ("" or missing when it went well);
+    what is known of that stands beside it as `advice`. Redacted as well, by any salt.
+    """
+    redactor = Redactor(salt)
+    found = [{**probe, "advice": _advice(str(probe.get("why") or ""))} for probe in probes]
+    return {**document, "probes": redactor.value(found)}
+
+
+def _advice(why: str) -> dict[str, str] | None:
+    advice = recognise(why)
+    if advice is None:
+        return None
+    return {"row": advice.row, "cause": advice.cause, "fix": advice.fix}

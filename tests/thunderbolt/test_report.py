@@ -112,5 +112,16 @@ def test_the_document() -> None:
     assert "rdma_en3" in whole["tools"]["a"]["ibv_devinfo"]
 
 
+def test_what_probes_found_is_told_with_advice() -> None:
+    why = "[jaccl] Changing queue pair to RTR failed with errno 22 (10.0.0.5)"
+    good = {"nodes": ["a", "b"], "round_trip_seconds": 4e-05, "why": ""}
+    whole = report.with_probes({"probes": [], "silent": []}, [good, {"why": why}], SALT)
+    first, second = whole["probes"]
+    assert first == {**good, "advice": None}
+    assert second["advice"]["row"] == "rtr-22"
+    assert "10.0.0.5" not in second["why"]
+    assert whole["silent"] == []
+
+
 def test_a_tool_that_said_nothing() -> None:
     assert report.outputs({"rdma_ctl": Output("missing")}, SALT) == {"rdma_ctl": ""}
