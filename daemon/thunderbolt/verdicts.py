@@ -66,15 +66,15 @@ def of_machine(machine: Machine) -> Verdict | None:
     """What stands in the way of all its ports, or None."""
     if machine.system != "Darwin":
         return _other_system(machine)
+    modern = has_thunderbolt_5(machine)
+    if modern is False:  # before its system: no update would help
+        reason = f"{_model(machine)} has no Thunderbolt 5, and RDMA needs it"
+        return Verdict(Word.UNSUPPORTED_HW, reason, NO_TODO)
     version = version_of(machine.version)
     if version and version[:2] < FIRST_VERSION:
         first = ".".join(map(str, FIRST_VERSION))
         reason = f"macOS {machine.version} has no RDMA over Thunderbolt, which came with {first}"
         return Verdict(Word.UNSUPPORTED_OS, reason, f"update to macOS {first} or later")
-    modern = has_thunderbolt_5(machine)
-    if modern is False:
-        reason = f"{_model(machine)} has no Thunderbolt 5, and RDMA needs it"
-        return Verdict(Word.UNSUPPORTED_HW, reason, NO_TODO)
     for tool in ("ibv_devices", "ibv_devinfo"):
         if machine.tools.get(tool, "").startswith("hangs"):
             reason = f"`{tool}` {machine.tools[tool]}: the RDMA driver is wedged"

@@ -54,6 +54,12 @@ def test_thunderbolt_4_is_never_sent_to_recovery() -> None:
     assert "none is needed" in offer(recorded("mini-tb4")).why_not
 
 
+def test_thunderbolt_4_is_not_told_to_update() -> None:
+    verdict = of_machine(replace(recorded("mini-tb4"), version="15.7"))
+    assert verdict is not None
+    assert (verdict.word, "update" in verdict.todo) == (Word.UNSUPPORTED_HW, False)
+
+
 @pytest.mark.parametrize("speed", [0, 40])
 def test_unknown_hardware_is_not_sent_to_recovery(speed: int) -> None:
     """A link of 40 Gb/s may be a cable's fault, or an old Mac."""
