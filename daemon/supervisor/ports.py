@@ -8,7 +8,7 @@ from collections.abc import Callable
 from daemon import logs
 from daemon import messages as msg
 from daemon.thunderbolt import report
-from daemon.thunderbolt.look import Looker
+from daemon.thunderbolt.look import RECENT_SECONDS, Looker
 
 MOST_ASKED = 8  # questions that may wait for the tools at once
 log = logs.get("ports")
@@ -37,7 +37,7 @@ class Ports:
         await asyncio.gather(*self._asked, return_exceptions=True)
 
     async def _answer(self, query: msg.PortsQuery) -> None:
-        look = await self.looker.look(fresh=query.fresh)
+        look = await self.looker.look(0.0 if query.fresh else RECENT_SECONDS)
         outputs = report.outputs(look.outputs, query.salt) if query.salt else {}
         facts = look.machine.to_wire()
         if not self._say(msg.PortsReport(query.query, self._node, facts, outputs)):

@@ -14,7 +14,7 @@ from daemon.thunderbolt.facts import Machine
 from daemon.thunderbolt.machine import MAC_TOOLS, OTHER_TOOLS, mac, other
 from daemon.thunderbolt.run import SECONDS, Output, Runner
 
-FRESH_SECONDS = 5.0  # system_profiler alone takes one to three
+RECENT_SECONDS = 5.0  # system_profiler alone takes one to three
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -35,14 +35,14 @@ class Looker:
         self._last: Look | None = None
         self._running: asyncio.Task[Look] | None = None
 
-    async def look(self, fresh: bool = False) -> Look:
-        """Within the time of one tool and a second. `fresh`: as things are from now on, and within
-        twice that.
+    async def look(self, age: float = RECENT_SECONDS) -> Look:
+        """One that is at most `age` seconds old, within the time of one tool and a second. With 0:
+        as things are from now on, within twice that.
         """
         last = self._last
-        if last is not None and not fresh and time.monotonic() - last.at < FRESH_SECONDS:
+        if last is not None and time.monotonic() - last.at < age:
             return last
-        if fresh and self._running is not None:
+        if age <= 0.0 and self._running is not None:
             await asyncio.wait({self._running})  # it may have looked already at what has changed
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._look())

@@ -21,7 +21,7 @@ MAC_TOOLS: dict[str, list[str]] = {
     "ibv_devinfo": ["ibv_devinfo", "-v"],
     "system_profiler": ["system_profiler", "SPThunderboltDataType", "-json"],
     "networksetup": ["networksetup", "-listallhardwareports"],
-    "ifconfig": ["ifconfig"],
+    "ifconfig": ["ifconfig", "-a"],
 }
 OTHER_TOOLS = {name: MAC_TOOLS[name] for name in ("ibv_devices", "ibv_devinfo")}
 NONE_FOUND = "No IB devices found"

@@ -142,7 +142,7 @@ def test_fresh_means_asked_again(tmp_path: Path) -> None:
         looker = Looker()
         await looker.look()
         await looker.look()
-        await looker.look(fresh=True)
+        await looker.look(age=0.0)
 
     asyncio.run(ask())
     assert count.read_text().split() == ["x", "x"]
@@ -159,7 +159,7 @@ def test_fresh_is_not_what_a_look_under_way_may_have_seen(tmp_path: Path) -> Non
         looker = Looker()
         first = asyncio.create_task(looker.look())
         with await asyncio.to_thread(gate.open, "w"):  # the tool is there now
-            others = [asyncio.create_task(looker.look(fresh=True)) for _ in range(3)]
+            others = [asyncio.create_task(looker.look(age=0.0)) for _ in range(3)]
             await asyncio.sleep(0)
             gate.unlink()
         return list(await asyncio.gather(first, *others))
