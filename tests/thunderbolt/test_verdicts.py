@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from daemon.thunderbolt.cables import cables, peer_of
-from daemon.thunderbolt.facts import Machine, Port
+from daemon.thunderbolt.facts import Machine
+from daemon.thunderbolt.machine import other
 from daemon.thunderbolt.offer import offer
 from daemon.thunderbolt.run import Output
 from daemon.thunderbolt.verdicts import Verdict, Word, of_machine, of_port
@@ -252,8 +253,10 @@ def test_devices_without_a_receptacle_are_shown() -> None:
 
 
 def test_linux_says_what_is_possible() -> None:
-    machine = Machine("Linux", "6.1", boot="b", ports=[Port(device="rxe0", state="active")])
-    verdict = of_port(machine, machine.ports[0])
+    machine = other("Linux", "6.1", "b", outputs("linux-rxe"))
+    (port,) = machine.ports
+    assert (port.device, port.state, port.ipv4_gid) == ("rxe0", "active", "::ffff:10.0.0.5")
+    verdict = of_port(machine, port)
     assert verdict.word is Word.UNSUPPORTED_OS
     assert "NCCL" in verdict.reason
     assert offer(machine).boot == "b"
