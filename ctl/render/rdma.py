@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ctl.render.table import Column, Style, clean, shorten, table
@@ -70,7 +70,7 @@ def status_text(data: Row, style: Style) -> str:
     blocks += [shorten(f"→ {todo}", width) for todo in todos]
     warnings = [f"! {clean(warning)}" for warning in data.get("warnings") or []]
     blocks += [style.paint(shorten(warning, width), "yellow") for warning in warnings]
-    blocks += [shorten(line, width) for line in (*_group(data), *_hops(data.get("hops") or []))]
+    blocks += [shorten(line, width) for line in (*_group(data), *_policy(data), *_hops(data))]
     return "\n".join(blocks)
 
 
@@ -83,10 +83,30 @@ def _group(data: Row) -> list[str]:
     return [f"JACCL lacks: {clean(lack)}" for lack in of.get("missing") or []]
 
 
-def _hops(hops: Sequence[Row]) -> list[str]:
-    between = [hop for hop in hops if "coordinator" not in (hop.get("from"), hop.get("to"))]
-    return [
-        f"{clean(hop.get('from'))} → {clean(hop.get('to'))}: {clean(hop.get('path'))}"
-        f", p50 {latency(hop.get('p50'))}"
-        for hop in between
-    ]
+def _policy(data: Row) -> list[str]:
+    """What the coordinator makes of it."""
+    policy = data.get("policy") or {}
+    group = policy.get("group")
+    if not policy.get("enabled"):
+        return ["RDMA is not enabled: `shardctl rdma enable`"]
+    if group is None:
+        return [f"RDMA is enabled; no group: {clean(policy.get('why') or 'none is needed')}"]
+    nodes = ", ".join(map(clean, group.get("nodes") or []))
+    what = f"group {clean(group.get('group'))} by {clean(group.get('backend'))} of {nodes}"
+    return [f"RDMA is enabled; {what}: {clean(group.get('state'))}"]
+
+
+def _hops(data: Row) -> list[str]:
+    """Between stages: the path, how long a frame is under way, and why it is not RDMA."""
+    policy = data.get("policy") or {}
+    whys = {(hop.get("from"), hop.get("to")): hop.get("why") for hop in policy.get("hops") or []}
+    lines = []
+    for hop in data.get("hops") or []:
+        ends = (hop.get("from"), hop.get("to"))
+        if "coordinator" in ends:
+            continue
+        why = whys.get(ends) if policy.get("enabled") else None
+        text = f"{clean(ends[0])} → {clean(ends[1])}: {clean(hop.get('path'))}"
+        text += f", p50 {latency(hop.get('p50'))}"
+        lines.append(f"{text}; not RDMA: {clean(why)}" if why else text)
+    return lines

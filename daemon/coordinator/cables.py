@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from daemon.cluster.rdma.events import CablesAre
+from daemon.thunderbolt.facts import Machine
+from daemon.thunderbolt.matrix import matrix
 
-Matrix = tuple[tuple[tuple[str, ...], ...], ...]
+if TYPE_CHECKING:
+    from daemon.coordinator.process import Coordinator
+
+Devices = tuple[tuple[tuple[str, ...], ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Cabling:
     """As CablesAre, for no group yet."""
 
-    devices: Matrix
+    devices: Devices
     coordinator: str
     why: str
 
@@ -23,8 +29,22 @@ class Cabling:
 
 
 class Cables:
-    """Nodes are not asked for their ports yet: JACCL gets no group."""
+    def __init__(self, coordinator: Coordinator) -> None:
+        self._of = coordinator
 
     def find(self, nodes: tuple[str, ...], then: Callable[[Cabling], None]) -> None:
-        names = ", ".join(nodes)
-        then(Cabling((), "", f"it is not known how {names} are cabled"))
+        """Ask these nodes for their ports as they are now; `then` is told in seconds, whatever
+        happens to them.
+        """
+
+        def ended(machines: Mapping[str, Machine], silent: list[str]) -> None:
+            then(cabling(nodes, machines))
+
+        self._of.clients.ports.ask(ended, set(nodes), fresh=True)
+
+
+def cabling(nodes: tuple[str, ...], machines: Mapping[str, Machine]) -> Cabling:
+    """For these nodes in the order of their ranks."""
+    of = matrix(nodes, machines)
+    devices = tuple(tuple(tuple(cell) for cell in row) for row in of.devices)
+    return Cabling(devices, of.coordinator, "; ".join(of.missing))

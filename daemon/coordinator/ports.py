@@ -70,8 +70,13 @@ class Ports:
         of = self._of
         order = [slot.node for slot in of.cluster.slots] or sorted(of.cluster.members)
         hops = views.hops_view(of.cluster, of.scheduler.stats, of.scheduler.hops, time.monotonic())
-        view = ports_view(machines, silent)
-        return view | {"jaccl": group_view(order, machines), "hops": hops}
+        jaccl = group_view(order, machines)
+        return {
+            **ports_view(machines, silent),
+            "jaccl": jaccl,
+            "policy": of.rdma.view(),
+            "hops": hops,
+        }
 
     def _versions(self) -> dict[str, dict[str, str | None]]:
         """Of the programs, by node."""

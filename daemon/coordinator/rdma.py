@@ -27,7 +27,7 @@ class RdmaGroups:
         self._memory = RdmaMemory(coordinator.config.node.state_dir / "rdma.json")
         self.rules = RdmaRules(join_within=coordinator.config.rdma.start_s + 5.0)
         self.policy = Rdma(self.rules, coordinator.cluster.term, self._memory.recall())
-        self._cables = Cables()
+        self._cables = Cables(coordinator)
         self._beats: dict[str, msg.RdmaBeat] = {}  # of the present group
 
     # --- what happens ---

@@ -27,6 +27,7 @@ from daemon.service import Demand, Notifier, handle_signals, watchdog_interval
 from daemon.supervisor import reports
 from daemon.supervisor.child import Child, Exit
 from daemon.supervisor.ports import Ports
+from daemon.supervisor.rdma import machine
 from daemon.supervisor.rdma.part import RdmaPart
 from daemon.supervisor.recent import RecentLines
 from daemon.supervisor.standstill import Standstill
@@ -62,6 +63,7 @@ class Shardd:
         self._unsaid: deque[msg.ChildExited] = deque(maxlen=UNSAID)
         self._notifier = Notifier.from_environment()
         self._recent = RecentLines()
+        self._ports = Ports(self._name, self._send)
         self._rdma = RdmaPart(
             config,
             self._incarnation,
@@ -69,8 +71,8 @@ class Shardd:
             lambda end: self._exited("rdma", end),
             self._task,
             lambda child: self._children.update(rdma=child),
+            lambda: machine.find(self._ports.looker),
         )
-        self._ports = Ports(self._name, self._send)
         # Half: it is looked at with every heartbeat, and its end may take a moment.
         self._standstill = Standstill(config.timeouts.dead_after_s / 2)
 

@@ -47,6 +47,7 @@ class Nodes(StandIn):
         self.unheard: list[tuple[str, msg.Message]] = []
         self.to_nodes: list[tuple[str, msg.Message]] = []
         self.gone: set[str] = set()  # nodes that are not connected
+        self.rdma: Any = SimpleNamespace(view=lambda: {"enabled": False, "hops": []})
         self.prepared: dict[str, msg.Prepare] = {}
         self.switches: dict[str, msg.Switch] = {}
         info = SimpleNamespace(

@@ -77,6 +77,30 @@ def test_what_is_to_be_done_is_said_once_per_node():
     assert text.count("→ off: enable it in Recovery") == 1
 
 
+@pytest.mark.parametrize(
+    ("policy", "line"),
+    [
+        ({"enabled": False}, "RDMA is not enabled"),
+        ({"enabled": True, "group": None, "why": "a is busy"}, "no group: a is busy"),
+        (
+            {
+                "enabled": True,
+                "group": {"group": 4, "backend": "jaccl", "nodes": ["a", "b"], "state": "standing"},
+            },
+            "group 4 by jaccl of a, b: standing",
+        ),
+    ],
+)
+def test_what_the_coordinator_makes_of_it(policy, line):
+    assert line in status_text({**STATUS, "policy": policy}, Style())
+
+
+def test_why_a_hop_is_not_rdma():
+    hops = [{"from": "a", "to": "b", "why": "the probe failed"}]
+    text = status_text({**STATUS, "policy": {"enabled": True, "hops": hops}}, Style())
+    assert "a → b: zmq, p50 300us; not RDMA: the probe failed" in text
+
+
 def test_what_a_group_lacks():
     data = {**ports_view(MACHINES, []), "jaccl": group_view(["a", "old"], MACHINES)}
     assert "JACCL lacks: old: Mac16,10 has no Thunderbolt 5" in status_text(data, Style())

@@ -18,11 +18,14 @@ import yaml
 from daemon import messages as msg
 from daemon.config import load
 from daemon.supervisor.child import Child, Exit
-from daemon.supervisor.rdma import asking, machine, part
+from daemon.supervisor.rdma import machine, part
 from daemon.supervisor.rdma.machine import Found
 from daemon.supervisor.rdma.offer import bad_host
 from daemon.supervisor.rdma.part import RdmaPart
 from daemon.supervisor.rdma.starts import Starts
+from daemon.thunderbolt import run
+from daemon.thunderbolt.look import Looker
+from tests.thunderbolt.recordings import write_tools
 
 PATIENCE = 30.0
 LINUX = Found("boot-1", (), "mlx has JACCL on macOS alone")
@@ -370,33 +373,31 @@ def test_addresses_that_a_group_may_have(tmp_path: Path) -> None:
     assert "10.0.0.1 is neither" in bad_host(config, "10.0.0.1:7000")
 
 
-def tool(folder: Path, name: str, script: str) -> None:
-    path = folder / name
-    path.write_text(f"#!/bin/sh\n{script}\n")
-    path.chmod(0o755)
+def found(seconds: float = PATIENCE) -> Found:
+    return asyncio.run(machine.find(Looker(seconds)))
 
 
 def test_what_a_mac_says_of_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine.platform, "system", lambda: "Darwin")
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    tool(tmp_path, "sysctl", '[ "$2" = kern.bootsessionuuid ] && echo 1F-2E')
-    tool(tmp_path, "ibv_devices", "printf 'device  node GUID\\n----\\nrdma_en2\\te0c5\\n'")
-    assert asyncio.run(machine.find()) == Found("1F-2E", ("rdma_en2",), "")
-    tool(tmp_path, "ibv_devices", "echo device; echo ---")
-    assert "no RDMA device" in asyncio.run(machine.find()).why_not
-    monkeypatch.setattr(machine, "TOOL_SECONDS", 0.1)
-    tool(tmp_path, "ibv_devices", "sleep 100")
-    assert "no answer" in asyncio.run(machine.find()).why_not
+    monkeypatch.setattr(run, "FOLDERS", ())
+    monkeypatch.setenv("PATH", f"{tmp_path / 'tools'}:/usr/bin:/bin")
+    write_tools(tmp_path / "tools", "mini-a")
+    boot = "11111111-AAAA-4AAA-8AAA-111111111111"
+    assert found() == Found(boot, ("rdma_en3",), "")  # those without a cable are of no use
+    write_tools(tmp_path / "tools", "mini-tb4")
+    assert "no Thunderbolt 5" in found().why_not
+    write_tools(tmp_path / "tools", "mini-a", ibv_devinfo="sleep 100")
+    assert "wedged" in found(0.3).why_not
 
 
-def test_the_boot_of_linux() -> None:
-    found = asyncio.run(machine.find())
-    assert found == asyncio.run(machine.find())
-    assert len(found.boot) == 36
+def test_the_boot_of_linux(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "FOLDERS", ())
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert found() == found()
+    assert len(found().boot) == 36
 
 
-def test_a_question_that_crashes_or_never_ends() -> None:
-    crash = [sys.executable, "-c", "import os; print('ring', flush=True); os.abort()"]
-    assert asyncio.run(asking.ask(crash, PATIENCE)) is None
-    assert asyncio.run(asking.ask(["/absent"], 1.0)) is None
-    assert asyncio.run(asking.ask(["sleep", "100"], 0.05)) is None
+def test_an_mlx_that_aborts_has_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "BUILT", "import os; print('ring', flush=True); os.abort()")
+    assert asyncio.run(machine.built_backends()) == ()
+    monkeypatch.setattr(machine, "BUILT", "print('jaccl', 'ring')")
+    assert asyncio.run(machine.built_backends()) == ("jaccl", "ring")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
-from daemon.supervisor.rdma.asking import ask
+from daemon.thunderbolt.look import Looker
+from daemon.thunderbolt.offer import offer
+from daemon.thunderbolt.run import Runner
 
-TOOL_SECONDS = 5.0
+LOOK_SECONDS = 30.0  # how old a look may be that an offer is made of
 MLX_SECONDS = 30.0  # to import it on a busy machine
-BOOT = Path("/proc/sys/kernel/random/boot_id")
 BUILT = (
     "import mlx.core as mx\n"
     "print(*[b for b in ('jaccl', 'ring') if mx.distributed.is_available(b)])"
@@ -27,32 +26,17 @@ class Found:
     why_not: str
 
 
-async def find() -> Found:
+async def find(looker: Looker) -> Found:
     """Within seconds, whatever the tools do. Nothing is believed to be absent that did not say so,
     but what is not seen is not used.
     """
-    if platform.system() != "Darwin":
-        return Found(_linux_boot(), (), "mlx has JACCL on macOS alone")
-    boot = (await ask(["sysctl", "-n", "kern.bootsessionuuid"], TOOL_SECONDS) or "").strip()
-    said = await ask(["ibv_devices"], TOOL_SECONDS)
-    if said is None:
-        why = "`ibv_devices` gives no answer: macOS before 26.2, or a driver that is wedged"
-        return Found(boot, (), why)
-    devices = tuple(word for word in said.split() if word.startswith("rdma_"))
-    why_not = "" if devices else "there is no RDMA device: see `shardctl rdma status`"
-    return Found(boot, devices, why_not)
-
-
-def _linux_boot() -> str:
-    try:
-        return BOOT.read_text(encoding="ascii").strip()
-    except (OSError, ValueError):
-        return ""
+    has = offer((await looker.look(LOOK_SECONDS)).machine)
+    return Found(has.boot, tuple(has.devices), has.why_not)
 
 
 async def built_backends() -> tuple[str, ...]:
     """Those of mx.distributed that this mlx has and that can send to one neighbour. It is asked in
     a process of its own: an import of mlx may abort.
     """
-    said = await ask([sys.executable, "-c", BUILT], MLX_SECONDS)
-    return tuple(said.split()) if said else ()
+    said = await Runner(MLX_SECONDS).run([sys.executable, "-c", BUILT])
+    return tuple(said.text.split()) if said.ok else ()

@@ -44,7 +44,7 @@ class RdmaPart:
         exited: Callable[[Exit], None],
         keep: Callable[[Coroutine[Any, Any, None]], None],
         adopt: Callable[[Child], None],
-        find: Callable[[], Awaitable[Found]] = machine.find,
+        find: Callable[[], Awaitable[Found]],
         built: Callable[[], Awaitable[tuple[str, ...]]] = machine.built_backends,
     ) -> None:
         self._config = config
