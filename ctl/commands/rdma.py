@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from ctl.commands import rdma_switch
+from ctl.commands.rdma_switch import followed
 from ctl.options import command
 from ctl.render.rdma import port_rows, status_text
 from ctl.session import Session
@@ -19,6 +21,7 @@ def register(app: typer.Typer) -> None:
         rich_markup_mode=None,
     )
     command(group, "status")(status)
+    rdma_switch.add(group)
     app.add_typer(group, name="rdma")
 
 
@@ -29,16 +32,5 @@ def status(
     ] = None,
 ) -> None:
     """Show the Thunderbolt ports of all nodes: verdict, reason, what to do. Changes nothing."""
-    data = asked(session, "rdma.status", {"node": node} if node else {})
+    data = followed(session, "rdma.status", {"node": node} if node else {})
     session.show_rows(data, port_rows(data), lambda style: status_text(data, style))
-
-
-def asked(session: Session, verb: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """The reply to what may take longer than a short request: nodes wait for tools that hang."""
-    from daemon.messages import Reply
-
-    with session.client() as client:
-        for message in client.stream(verb, arguments):
-            if isinstance(message, Reply):
-                return message.data
-    raise AssertionError("unreachable: a stream ends with its reply, or raises")

@@ -85,6 +85,7 @@ class Clients:
             "logs": self._logs,
             "rdma.status": self.ports.status,
             "rdma.report": self.ports.report,
+            "rdma.ports": self.ports.facts,
             "alive": self.streams.alive,
         }
 

@@ -56,6 +56,16 @@ class Ports:
 
         self.ask(ended)
 
+    def facts(self, answer: Answer, arguments: dict[str, Any]) -> None:
+        """The verb rdma.ports: what is known, as it is now, for who makes something of it."""
+        hosts = {n: m.node.host for n, m in self._of.cluster.members.items() if m.node}
+
+        def ended(machines: Machines, silent: list[str]) -> None:
+            told = {node: machine.to_wire() for node, machine in machines.items()}
+            answer.reply({"machines": told, "hosts": hosts, "silent": silent})
+
+        self.ask(ended, fresh=True)
+
     def report(self, answer: Answer, arguments: dict[str, Any]) -> None:
         """The verb rdma.report: what may be sent to people elsewhere."""
         salt = secrets.token_hex(16)

@@ -34,6 +34,7 @@ studio  mini  rdma        40us   4.2 GB/s  -
 mini    air   zmq            -          -  air: it has Thunderbolt 4
 ! air: it has Thunderbolt 4
 """
+PORTS = reply({"machines": {}, "hosts": {}, "silent": []})
 PAIR = {
     "a": "studio", "b": "mini", "backend": "jaccl", "round_trip_seconds": 4e-5,
     "bytes_per_second": 4.2e9, "why": "", "dry_run": False,
@@ -48,17 +49,17 @@ def followed(fake, peer, request):
 
 
 def test_every_hop_got_it(ctl, coordinator):
-    fake = coordinator(rdma_enable=followed)
+    fake = coordinator(rdma_ports=PORTS, rdma_enable=followed)
     done = ctl("rdma", "enable", "-v", "--endpoint", fake.endpoint)
     assert done.returncode == 0
     assert "studio  mini  rdma" in done.stdout
-    assert "direct access to memory" in done.stderr
+    assert "reach this machine's memory" in done.stderr
     assert done.stderr.count("studio to mini: the group is being started") == 1
     assert fake.wait_for("rdma.enable").arguments == {"dry_run": False}
 
 
 def test_some_hops_stay(ctl, coordinator):
-    fake = coordinator(rdma_enable=reply(ENABLED | {"hops": [READY, STAYS]}))
+    fake = coordinator(rdma_ports=PORTS, rdma_enable=reply(ENABLED | {"hops": [READY, STAYS]}))
     done = ctl("rdma", "enable", "--endpoint", fake.endpoint)
     assert (done.returncode, done.stdout) == (3, TABLE)
     assert "1 of 2 hops stay on ZeroMQ: air: it has Thunderbolt 4" in done.stderr
@@ -70,7 +71,7 @@ def test_some_hops_stay(ctl, coordinator):
 
 def test_what_enabling_would_do(ctl, coordinator):
     told = ENABLED | {"enabled": False, "group": None, "hops": [STAYS], "dry_run": True}
-    fake = coordinator(rdma_enable=reply(told))
+    fake = coordinator(rdma_ports=PORTS, rdma_enable=reply(told))
     done = ctl("rdma", "enable", "--dry-run", "--endpoint", fake.endpoint)
     assert done.returncode == 0
     assert done.stdout.startswith("RDMA not enabled\n")
@@ -78,7 +79,9 @@ def test_what_enabling_would_do(ctl, coordinator):
 
 
 def test_enabled_without_a_model(ctl, coordinator):
-    fake = coordinator(rdma_enable=reply(ENABLED | {"group": None, "hops": [], "nodes": []}))
+    fake = coordinator(
+        rdma_ports=PORTS, rdma_enable=reply(ENABLED | {"group": None, "hops": [], "nodes": []})
+    )
     done = ctl("rdma", "enable", "--endpoint", fake.endpoint)
     assert done.returncode == 0
     assert "no hops: no model is loaded" in done.stdout
