@@ -14,6 +14,8 @@ from transports.shared.lanes import LaneReader, LaneWriter
 from transports.shared.layout import ALIVE, down, up
 from transports.shared.region import Region, create
 
+AHEAD = 16 << 20  # bytes that may wait for the rdma process: what a processor keeps in its cache
+
 
 class _Loan:
     """A message that lies in the region; any thread may end the loan."""
@@ -47,7 +49,7 @@ class Connection:
             os.close(fd)
             down_there.close()
             up_there.close()
-        self.writer = LaneWriter(region, down(capacity), down_here)
+        self.writer = LaneWriter(region, down(capacity), down_here, AHEAD)
         self.reader = LaneReader(region, up(capacity), up_here)
         self._region = region
         self._lent: deque[_Loan] = deque()

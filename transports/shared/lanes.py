@@ -42,10 +42,17 @@ class Hangup(Exception):
 class LaneWriter:
     """Puts messages into a lane: `begin`, fill `payload`, `publish` each piece in turn."""
 
-    def __init__(self, region: Region, lane: Lane, bell: socket.socket) -> None:
+    def __init__(
+        self, region: Region, lane: Lane, bell: socket.socket, ahead: int | None = None
+    ) -> None:
+        """Not more than `ahead` bytes wait for the reader, if it is more than one message: what
+        waits leaves the cache.
+        """
         self.bell = bell
         self.payload = region.memory[:0]
         self.capacity = lane.capacity
+        self._ahead = ahead or lane.capacity
+        self._waiting = 0  # bytes of what is held
         self._words = region.words
         self._lane = lane
         self._area = region.memory[lane.area : lane.area + lane.capacity]
@@ -60,6 +67,8 @@ class LaneWriter:
         if self._words[self._lane.freed] != self._freed:
             self._free()
         size = room(total)
+        if self._held and self._waiting + size > self._ahead:
+            return False
         at = self._place(size) if self._held else 0
         if at < 0 or at + size > self.capacity:
             return False
@@ -69,6 +78,7 @@ class LaneWriter:
         begin = at + HEAD_BYTES
         self.payload = self._area[begin : begin + total]
         self._held.append((at, at + size))
+        self._waiting += size
         self._sent = number + 1
         return True
 
@@ -101,7 +111,8 @@ class LaneWriter:
         if not self._freed <= freed <= self._sent:
             raise RegionDamaged(f"{freed} messages freed of {self._sent}")
         for _ in range(freed - self._freed):
-            self._held.popleft()
+            at, end = self._held.popleft()
+            self._waiting -= end - at
         self._freed = freed
 
     def _place(self, size: int) -> int:
@@ -121,6 +132,7 @@ class LaneWriter:
     def check_integrity(self) -> None:
         assert self._sent - self._freed == len(self._held) <= SLOTS, "lane: messages held"
         spans = sorted(self._held)
+        assert self._waiting == sum(b - a for a, b in spans), "lane: bytes held"
         assert all(a[1] <= b[0] for a, b in pairwise(spans)), "lane: overlap"
         assert all(0 <= a < b <= self.capacity for a, b in spans), "lane: outside"
 
