@@ -55,6 +55,15 @@ PARTS = {
     "cluster/test_members.py": "clusters of two to eight nodes",
     "cluster/test_drain.py": "nodes that are drained while people read",
     "cluster/test_misfits.py": "a node whose weights differ in one byte",
+    "cluster/test_rdma.py": (
+        "rdma processes that are killed, stopped or crash while tokens come, a hundred times each: "
+        "no token is lost or doubled, and the stages stay as they were"
+    ),
+    "machine/test_rdma_histories.py": "hundreds of histories of groups of RDMA, in any trouble",
+    "simulator/test_paths.py": (
+        "4,000 simulated histories in which hops turn between their paths and lose them, also in "
+        "the middle of moves"
+    ),
 }
 HOW = """\
 # The soak

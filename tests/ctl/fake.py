@@ -72,10 +72,10 @@ class FakeCoordinator:
             peer, data = self._socket.recv_multipart()
             request = decode(data)
             assert isinstance(request, Request)
+            self.requests.append(request)  # whoever has the answer finds it there
             script = self.scripts.get(request.verb, unknown)
             script(self, peer, request)
             with self._changed:
-                self.requests.append(request)
                 self._changed.notify_all()
         self._socket.close()
         self._stop.close()
