@@ -133,7 +133,7 @@ class Paths:
 
     def group_over(self, group: int, reason: str, why: str, now: float) -> list[Action]:
         """A member of it is lost, and so it is over for all: `reason` is counted."""
-        if group in self._over:
+        if group <= 0 or group in self._over:
             return []
         self._over.add(group)
         carrying = [hop for hop in self.hops if hop.group == group]

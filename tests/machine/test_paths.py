@@ -169,6 +169,17 @@ def test_a_group_that_nothing_goes_by_loses_nothing() -> None:
     assert not asked(world), "it is over"
 
 
+@pytest.mark.parametrize("group", [0, -1])
+def test_no_group_is_no_group_that_ends(group: int) -> None:
+    """Hops without a wish are of group 0: it takes nothing along."""
+    world = up()
+    lost(world, "a", group=group)
+    assert not world.take(cl.FramesLost)
+    wish(world, "a", 1)
+    assert asked(world)
+    assert hop_of(world, "a").fallbacks == {}
+
+
 def test_others_may_say_that_a_group_is_over() -> None:
     world = by_rdma("a", "b")
     actions = world.cluster.group_over(1, "gone", "rdma of b ended (signal SIGKILL)", world.now)
