@@ -12,7 +12,7 @@ import zmq
 
 from daemon.hop_path import HopPath
 from daemon.ring.junction import Junction
-from transports.base import LinkReceiver
+from transports.base import LinkReceiver, LinkState
 from transports.frame import Frame
 from transports.shared.port import SharedPort
 
@@ -41,6 +41,8 @@ class Incoming:
             if pollable in ready:
                 found.append(path)
         self._ready = found
+        if held := self._junction.held:
+            self._awaited(held.other)
         return bool(found)
 
     def receive(self) -> Frame | None:
@@ -52,7 +54,7 @@ class Incoming:
                     break
                 if (turn := frame.turn) is None:
                     return frame
-                self._junction.turned(path, frame.term, turn, time.monotonic())
+                self._junction.turned(path, frame.term, turn)
                 self._register()
         return None
 
@@ -67,14 +69,12 @@ class Incoming:
         """The path that is not read now."""
         return self._junction.held
 
-    def look(self, now: float) -> None:
-        """Whether it is held for too long."""
-        self._junction.tick(now)
-        self._register()
-
     def wait_ms(self, most: int, now: float) -> int:
-        """For how long to wait for something while a path is held, at most so long."""
-        return max(0, min(most, math.ceil((self._junction.until - now) * 1000)))
+        """For how long to wait for something while a path is held, at most so long. Not at all
+        before the other one was found empty: only from then on does time count.
+        """
+        until = self._junction.until
+        return 0 if until == math.inf else max(0, min(most, math.ceil((until - now) * 1000)))
 
     @property
     def dropped(self) -> Counter[str]:
@@ -87,6 +87,14 @@ class Incoming:
             self._poller.unregister(pollable)
         self._polled = []
         self.receiver.close()
+
+    def _awaited(self, path: HopPath) -> None:
+        """The other one is held because of it: whether it has anything, as was just found."""
+        if path in self._ready:
+            self._junction.busy()
+            return
+        self._junction.empty(time.monotonic(), self._ends[path].state is LinkState.UP)
+        self._register()
 
     def _register(self) -> None:
         wanted = [p for p in self._ends if p is not self._junction.held]

@@ -136,8 +136,6 @@ class Ring:
         """Take in what happened to the paths; to be called in every turn of the loop. Where RDMA
         has ended, frames go by ZeroMQ from now on.
         """
-        if self._incoming and self._incoming.held:
-            self._incoming.look(time.monotonic())
         if self._port is None or not self._stirred():
             return []
         now = time.monotonic()

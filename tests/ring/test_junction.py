@@ -8,7 +8,7 @@ import random
 from collections import deque
 
 from daemon.hop_path import HopPath
-from daemon.ring.junction import HOLD_SECONDS, Junction
+from daemon.ring.junction import DOWN_SECONDS, HOLD_SECONDS, Junction
 from transports.frame import Turn
 
 ZMQ, RDMA = HopPath.ZMQ, HopPath.RDMA
@@ -46,7 +46,7 @@ class Hop:
             return False
         one = self.queues[path].popleft()
         if isinstance(one, Turn):
-            self.junction.turned(path, 1, one, self.now)
+            self.junction.turned(path, 1, one)
         else:
             self.got.append(one)
         self.junction.check_integrity()
@@ -86,24 +86,45 @@ def test_the_path_taken_is_held_until_the_last_frame_of_the_one_left() -> None:
     while hop.read(RDMA):
         pass
     assert hop.junction.held is RDMA
-    assert hop.junction.until == HOLD_SECONDS
     hop.drain()
     assert hop.got == [0, 1]
 
 
-def test_a_dead_path_holds_the_other_for_a_moment() -> None:
+def test_a_path_that_stays_empty_holds_the_other_for_a_while() -> None:
     """The last frame is lost, and with it what came before it."""
     hop = Hop()
     hop.switch(last=False)
     hop.send(2)
     hop.drain()
-    assert not hop.got
-    hop.junction.tick(HOLD_SECONDS - 0.001)
+    hop.junction.empty(5.0)
+    hop.junction.empty(5.0 + HOLD_SECONDS - 0.001)
     hop.drain()
     assert not hop.got
-    hop.junction.tick(HOLD_SECONDS)
+    hop.junction.empty(5.0 + HOLD_SECONDS)
     hop.drain()
     assert hop.got == [0, 1]
+
+
+def test_what_comes_by_the_path_left_begins_the_while_anew() -> None:
+    hop = Hop()
+    hop.switch()
+    assert hop.read(RDMA)
+    hop.junction.empty(5.0)
+    hop.junction.busy()
+    hop.junction.empty(5.0 + 2 * HOLD_SECONDS)
+    assert hop.junction.held is RDMA
+    assert hop.junction.until == 5.0 + 3 * HOLD_SECONDS
+
+
+def test_a_path_that_is_down_is_waited_for_for_a_moment() -> None:
+    hop = Hop()
+    hop.switch(last=False)
+    hop.drain()
+    hop.junction.empty(5.0)
+    hop.junction.empty(5.2, up=False)
+    assert hop.junction.held is RDMA
+    hop.junction.empty(5.2 + DOWN_SECONDS, up=False)
+    assert hop.junction.held is None
 
 
 def test_a_path_that_is_closed_holds_nobody() -> None:
@@ -159,11 +180,11 @@ def test_a_turn_that_comes_twice_or_late_changes_nothing() -> None:
     hop.switch()
     hop.drain()
     for path, last in ((RDMA, False), (ZMQ, True), (RDMA, False)):
-        hop.junction.turned(path, 1, Turn(1, last), 1.0)
+        hop.junction.turned(path, 1, Turn(1, last))
         assert hop.junction.held is None
-    hop.junction.turned(RDMA, 2, Turn(1, last=False), 1.0)
+    hop.junction.turned(RDMA, 2, Turn(1, last=False))
     assert hop.junction.held is RDMA, "the turns of a new term are others"
-    hop.junction.turned(ZMQ, 1, Turn(9, last=True), 1.0)
+    hop.junction.turned(ZMQ, 1, Turn(9, last=True))
     assert hop.junction.held is RDMA
-    hop.junction.turned(ZMQ, 2, Turn(1, last=True), 1.0)
+    hop.junction.turned(ZMQ, 2, Turn(1, last=True))
     assert hop.junction.held is None

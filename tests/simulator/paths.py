@@ -42,19 +42,25 @@ class Receiving:
 
     def read(self) -> list[Frame]:
         """Everything that may be read now."""
-        self.junction.tick(self._world.now)
+        junction, waiting = self.junction, self._waiting
         found: list[Frame] = []
-        while paths := [p for p, w in self._waiting.items() if w and p is not self.junction.held]:
-            path = paths[0]
-            frame = self._waiting[path].popleft()
-            if turn := frame.turn:
-                self.junction.turned(path, frame.term, turn, self._world.now)
-                self.holds += self.junction.held is not None
+        while True:
+            while paths := [p for p, w in waiting.items() if w and p is not junction.held]:
+                frame = waiting[paths[0]].popleft()
+                if junction.held:
+                    junction.busy()
+                if turn := frame.turn:
+                    junction.turned(paths[0], frame.term, turn)
+                    self.holds += junction.held is not None
+                else:
+                    found.append(frame)
+                junction.check_integrity()
+            if junction.held is None:
+                return found
+            junction.empty(self._world.now)
+            if junction.held:
                 self._world.later(HOLD_SECONDS, self._go_on)
-            else:
-                found.append(frame)
-            self.junction.check_integrity()
-        return found
+                return found
 
 
 class Sending:
