@@ -14,6 +14,8 @@ from collections.abc import Iterable, Sequence
 from daemon.rdma.ending import START, Ending
 
 AGAIN_SECONDS = 0.02
+GREETING_SECONDS = 1.0  # for who comes to say who it is: a neighbour does so at once
+_BACKLOG = 16  # neighbours, and who else may come
 _HELLO = struct.Struct("<8sQI")
 _MAGIC = b"SBBESIDE"
 
@@ -28,11 +30,9 @@ def connect_neighbours(
     found: dict[int, socket.socket] = {}
     try:
         if lower:
-            with _listen(hosts[rank], len(lower)) as listener:
+            with _listen(hosts[rank]) as listener:
                 while len(found) < len(lower):
-                    listener.settimeout(_left(deadline))
-                    connection, _ = listener.accept()
-                    other = _greet(connection, group, ours, deadline)
+                    other, connection = _accept(listener, group, ours, deadline)
                     if other in lower and other not in found:
                         found[other] = connection
                     else:
@@ -47,18 +47,33 @@ def connect_neighbours(
     return found
 
 
-def _listen(host: str, backlog: int) -> socket.socket:
+def _listen(host: str) -> socket.socket:
     listener = socket.socket()
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if hasattr(socket, "SO_REUSEPORT"):  # as MLX does, whose connections have this port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(split(host))
-        listener.listen(backlog)
+        listener.listen(_BACKLOG)
     except OSError:
         listener.close()
         raise
     return listener
+
+
+def _accept(
+    listener: socket.socket, group: int, ours: bytes, deadline: float
+) -> tuple[int | None, socket.socket]:
+    """The next that comes, and its rank. Who does not say it soon is none of the group: a neighbour
+    that was held up finds its connection closed, and comes again.
+    """
+    while True:
+        listener.settimeout(_left(deadline))
+        try:
+            connection, _ = listener.accept()
+        except ConnectionAbortedError:
+            continue  # macOS tells who came and went before it was accepted
+        return _greet(connection, group, ours, min(_left(deadline), GREETING_SECONDS)), connection
 
 
 def _reach(host: str, ours: bytes, group: int, other: int, deadline: float) -> socket.socket:
@@ -68,19 +83,20 @@ def _reach(host: str, ours: bytes, group: int, other: int, deadline: float) -> s
         except ConnectionRefusedError:
             time.sleep(AGAIN_SECONDS)  # it is not as far as we are
             continue
-        if _greet(connection, group, ours, deadline) == other:
+        # As long as it takes: the other may have to do with somebody else first.
+        if _greet(connection, group, ours, _left(deadline)) == other:
             return connection
         connection.close()
         time.sleep(AGAIN_SECONDS)
 
 
-def _greet(connection: socket.socket, group: int, ours: bytes, deadline: float) -> int | None:
+def _greet(connection: socket.socket, group: int, ours: bytes, seconds: float) -> int | None:
     """The rank at the other end; None when it is not of this group, or does not say."""
     try:
-        connection.settimeout(_left(deadline))
+        connection.settimeout(seconds)
         connection.sendall(ours)
         theirs = connection.recv(_HELLO.size, socket.MSG_WAITALL)
-    except (ConnectionError, TimeoutError):
+    except OSError:
         return None
     if len(theirs) != _HELLO.size:
         return None
