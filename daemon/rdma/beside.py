@@ -6,8 +6,10 @@ listens there any more once all have started. Both say who they are: magic 8, gr
 
 from __future__ import annotations
 
+import math
 import socket
 import struct
+import sys
 import time
 from collections.abc import Iterable, Sequence
 
@@ -15,15 +17,26 @@ from daemon.rdma.ending import START, Ending
 
 AGAIN_SECONDS = 0.02
 GREETING_SECONDS = 1.0  # for who comes to say who it is: a neighbour does so at once
+if sys.platform == "darwin":
+    IDLE_OPTION = socket.TCP_KEEPALIVE
+else:
+    IDLE_OPTION = socket.TCP_KEEPIDLE
 _BACKLOG = 16  # neighbours, and who else may come
 _HELLO = struct.Struct("<8sQI")
 _MAGIC = b"SBBESIDE"
 
 
 def connect_neighbours(
-    group: int, rank: int, hosts: Sequence[str], neighbours: Iterable[int], deadline: float
+    group: int,
+    rank: int,
+    hosts: Sequence[str],
+    neighbours: Iterable[int],
+    deadline: float,
+    watchdog_s: float,
 ) -> dict[int, socket.socket]:
-    """A connection for each. Ending when one does not come about."""
+    """A connection for each, which breaks when its way is dead for `watchdog_s`, in whole seconds
+    and at least two. Ending when one does not come about.
+    """
     ours = _HELLO.pack(_MAGIC, group, rank)
     lower = [other for other in neighbours if other < rank]
     higher = [other for other in neighbours if other > rank]
@@ -44,7 +57,25 @@ def connect_neighbours(
     for connection in found.values():
         connection.settimeout(None)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _break_when_dead(connection, watchdog_s)
     return found
+
+
+def _break_when_dead(connection: socket.socket, seconds: float) -> None:
+    """A cable that is pulled says nothing, and what is sent to it ends well in the kernel's buffer:
+    both ends would wait for ever.
+    """
+    probes = max(1, math.ceil(seconds) - 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        (IDLE_OPTION, 1),
+        (socket.TCP_KEEPINTVL, 1),
+        (socket.TCP_KEEPCNT, probes),
+    ):
+        connection.setsockopt(socket.IPPROTO_TCP, option, value)
+    if sys.platform == "linux":  # which does not probe while something is not acknowledged
+        milliseconds = math.ceil(seconds) * 1000
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
 
 def _listen(host: str) -> socket.socket:

@@ -27,8 +27,10 @@ class Formed:
     seconds: float
 
 
-def form(start: msg.RdmaStart, folder: Path, limit_s: float) -> Formed:
-    """Ending when it does not come about within `limit_s`, wherever it hangs."""
+def form(start: msg.RdmaStart, folder: Path, limit_s: float, watchdog_s: float) -> Formed:
+    """Ending when it does not come about within `limit_s`, wherever it hangs. For `watchdog_s` see
+    connect_neighbours.
+    """
     backends.check(start)
     if not mx.distributed.is_available(start.backend):
         raise Ending(BACKEND, f"MLX has no back end {start.backend!r} on this machine")
@@ -38,7 +40,12 @@ def form(start: msg.RdmaStart, folder: Path, limit_s: float) -> Formed:
     with _limited(limit_s, f"waiting for the others of {len(start.hosts)}"):
         group = _init(start, folder)
     beside = connect_neighbours(
-        start.group, start.rank, start.hosts, backends.neighbours(start), began + limit_s
+        start.group,
+        start.rank,
+        start.hosts,
+        backends.neighbours(start),
+        began + limit_s,
+        watchdog_s,
     )
     stays_awake = start.backend == backends.JACCL
     lines = {r: Line(start.rank, r, one, stays_awake) for r, one in beside.items()}

@@ -54,7 +54,7 @@ class RdmaProcess:
     def run(self) -> None:
         """Until it is stopped. Ending when something goes wrong."""
         folder = self._config.node.state_dir / "run"
-        formed = form(self._start, folder, self._config.rdma.start_s)
+        formed = form(self._start, folder, self._config.rdma.start_s, self._watchdog_s)
         log.info("rank %d of a group over %s", self._start.rank, self._start.backend)
         self._control.socket.connect(self._config.coordinator.address)
         stage, prober = self._begin(formed)

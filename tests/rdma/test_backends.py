@@ -134,7 +134,7 @@ def test_a_group_whose_others_do_not_come_is_given_up(tmp_path: Path) -> None:
         "from daemon import messages as msg\n"
         "from daemon.rdma.forming import form\n"
         "start = msg.RdmaStart(1, 1, 'ring', 0, ['127.0.0.1:0', '127.0.0.1:9'], [])\n"
-        f"form(start, Path({str(tmp_path)!r}), 0.3)\n"
+        f"form(start, Path({str(tmp_path)!r}), 0.3, 0.3)\n"
     )
     process = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=20

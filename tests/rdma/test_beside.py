@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from daemon.rdma.ending import Ending
 from tests.transports.contract import PATIENCE_S, eventually
 
 GROUP = 7
+WATCHDOG_S = 2.5
 
 
 class Pair:
@@ -60,7 +62,7 @@ class Pair:
         deadline = time.monotonic() + PATIENCE_S
         try:
             self.found[rank] = beside.connect_neighbours(
-                GROUP, rank, self.hosts, [1 - rank], deadline
+                GROUP, rank, self.hosts, [1 - rank], deadline, WATCHDOG_S
             )
         except Ending as error:
             self.ended[rank] = error
@@ -96,3 +98,18 @@ def test_who_goes_at_once_is_forgotten(pair: Pair) -> None:
     pair.start(0)
     pair.join()
     assert connected(pair)
+
+
+def test_a_dead_cable_breaks_them(pair: Pair) -> None:
+    for rank in (1, 0):
+        pair.start(rank)
+    pair.join()
+    for connection in (pair.found[0][1], pair.found[1][0]):
+        assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        tcp = [
+            connection.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (beside.IDLE_OPTION, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        ]
+        assert tcp == [1, 1, 2]  # three seconds
+        if sys.platform == "linux":
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 3000
