@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from daemon import logs
+from transports.errors import AddressError
 from transports.shared.greeting import GreetingError, Peer
 from transports.shared.lanes import Hangup
 from transports.shared.region import RegionDamaged
@@ -39,9 +40,16 @@ class StageLink(threading.Thread):
             end.beat()
 
     def run(self) -> None:
+        said = ""
         while True:
             try:
                 end = connect(self._path, self._peer, PATIENCE_SECONDS)
+            except AddressError as error:
+                if str(error) != said:
+                    said = str(error)
+                    log.error("no connection to the stage: %s", said)
+                time.sleep(AGAIN_SECONDS)
+                continue
             except (OSError, GreetingError):
                 time.sleep(AGAIN_SECONDS)
                 continue

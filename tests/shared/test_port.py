@@ -14,14 +14,13 @@ import pytest
 from tests.shared.pair import CAPACITY, WATCHDOG_S, Pair
 from tests.transports.contract import LIMITS, OPTIONS, eventually, raised, work
 from transports.base import LinkState
-from transports.errors import AddressError, EncodeError, LinkDown, LinkStalled
+from transports.errors import EncodeError, LinkDown, LinkStalled
 from transports.limits import FrameLimits
-from transports.shared import folder
 from transports.shared.greeting import GreetingError, Peer, pack_hello, read_hello
 from transports.shared.lanes import Hangup
 from transports.shared.layout import ALIVE, EAGER_BYTES, further_pieces, up
 from transports.shared.message import plan, unpack
-from transports.shared.port import Loss, SharedPort
+from transports.shared.port import Loss
 from transports.wire import encode
 
 
@@ -277,41 +276,6 @@ def test_nothing_is_left_of_many_connections(pair: Pair) -> None:
     for _ in range(200):
         once()
     assert left() == before
-
-
-def test_where_a_stage_listens(tmp_path: Path) -> None:
-    short = folder.socket_path(Path("/var/lib/shardbus"))
-    assert short == Path("/var/lib/shardbus/run/rdma.sock")
-    deep = tmp_path / ("x" * 120)
-    assert folder.socket_path(deep) == folder.socket_path(deep)
-    assert folder.socket_path(deep) != folder.socket_path(deep / "y")
-    assert len(os.fsencode(folder.socket_path(deep))) <= folder.MAX_PATH
-
-
-def test_a_folder_that_others_may_enter_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir(mode=0o755)
-    with pytest.raises(AddressError, match="others may enter"):
-        SharedPort(tmp_path / "run" / "rdma.sock", LIMITS, WATCHDOG_S)
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(AddressError):
-        SharedPort(tmp_path / "file" / "rdma.sock", LIMITS, WATCHDOG_S)
-
-
-def test_only_what_nobody_uses_is_taken_over(tmp_path: Path) -> None:
-    path = tmp_path / "run" / "rdma.sock"
-    first = SharedPort(path, LIMITS, WATCHDOG_S)
-    assert path.stat().st_mode & 0o777 == 0o600
-    with pytest.raises(AddressError, match="another process listens"):
-        SharedPort(path, LIMITS, WATCHDOG_S)
-    first.close()
-    assert not path.exists()
-    path.write_text("mine")
-    with pytest.raises(AddressError, match="no socket"):
-        SharedPort(path, LIMITS, WATCHDOG_S)
-    path.unlink()
-    with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(str(path))
-    SharedPort(path, LIMITS, WATCHDOG_S).close()
 
 
 def test_the_beat_is_a_word_of_the_region(pair: Pair) -> None:

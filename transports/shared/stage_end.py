@@ -8,6 +8,7 @@ import socket
 import threading
 from pathlib import Path
 
+from transports.shared.folder import check, check_listener
 from transports.shared.greeting import Peer, pack_hello, read_welcome
 from transports.shared.lanes import Hangup, LaneReader, LaneWriter
 from transports.shared.layout import ALIVE, down, up
@@ -72,11 +73,13 @@ class StageEnd:
 
 def connect(path: Path, peer: Peer, patience_s: float = _PATIENCE_S) -> StageEnd:
     """To the stage that listens at `path`, as `peer`. OSError or GreetingError when none does, or
-    it does not answer in time.
+    it does not answer in time; AddressError when others can listen there, or do.
     """
+    check(path)
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(patience_s)
         connection.connect(str(path))
+        check_listener(path, connection)
         connection.sendall(pack_hello(peer))
         capacity, fds = read_welcome(connection)
     try:
