@@ -32,6 +32,7 @@ class Incoming:
             self._ends[HopPath.RDMA] = port
         self._polled: list[tuple[HopPath, Any]] = []
         self._ready: list[HopPath] = []
+        self._served = HopPath.RDMA
         self._register()
 
     def readable(self, ready: Container[Any]) -> bool:
@@ -46,13 +47,17 @@ class Incoming:
         return bool(found)
 
     def receive(self) -> Frame | None:
-        for path in self._ready:
+        """From each path in turn: one that always has a frame keeps no process from connecting to
+        the other.
+        """
+        for path in sorted(self._ready, key=lambda path: path is self._served):
             while path is not self._junction.held:
                 frame = self._ends[path].receive(0)
                 if frame is None:
                     self.stirred |= path is HopPath.RDMA
                     break
                 if (turn := frame.turn) is None:
+                    self._served = path
                     return frame
                 self._junction.turned(path, frame.term, turn)
                 self._register()

@@ -129,3 +129,15 @@ def test_a_last_frame_that_is_lost_is_not_waited_for_for_ever(
     assert reader.read(2) == [0, 2]
     [(_, first), (_, second)] = reader.got
     assert second - first - COMPUTES_S == pytest.approx(held, abs=0.002)
+
+
+def test_a_path_that_always_has_a_frame_leaves_the_other_its_turn(reader: Reader) -> None:
+    """At the port an rdma process may want to connect, or frames may come as well."""
+    for number in range(3):
+        reader.ends[ZMQ].frames.append(numbered(number))
+        reader.ends[RDMA].frames.append(numbered(10 + number))
+    assert reader.incoming.readable([*reader.ends.values()])
+    got = []
+    while frame := reader.incoming.receive():
+        got.append(frame.microbatch)
+    assert got == [0, 10, 1, 11, 2, 12]
