@@ -57,7 +57,7 @@ def test_a_conversation_goes_on_after_its_coordinator_was_killed(
     two.wait_ready()
     assert two.ask("status")["term"] > term
 
-    third = turn(two, LAST, 500).wait_tokens(4)
+    third = turn(two, LAST, 3000).wait_tokens(4)
     error = refused(two, 5, "generate", "--conversation", "notes", "too early")
     assert "conversation notes is busy" in error
     assert shardctl(two, "cancel", "all").returncode == 0
