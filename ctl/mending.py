@@ -1,11 +1,12 @@
 """What an operator can mend of the Thunderbolt ports: said, and done where shardctl runs.
 
-Commands are made here, of the nodes' facts: none that came over a socket is run.
+Commands are made here, of the nodes' facts: none that came over a socket is run. Those that are run
+here are of what this machine says of itself, so that no node can name what they change.
 """
 
 from __future__ import annotations
 
-import socket
+import asyncio
 import subprocess
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from ctl.render.table import clean
 from ctl.session import Session
 
 if TYPE_CHECKING:
+    from daemon.thunderbolt.facts import Machine
     from daemon.thunderbolt.fixes import Fix
 
 
@@ -30,8 +32,17 @@ class Mending:
         return {"fixes": [asdict(fix) for fix in self.fixes], "recovery": self.recovery}
 
 
-def look(data: dict[str, Any]) -> Mending:
-    """From the reply to rdma.ports. A node whose facts are not such counts as silent."""
+def this_machine() -> Machine:
+    """As its own tools see it now."""
+    from daemon.thunderbolt.look import Looker
+
+    return asyncio.run(Looker().look(0.0)).machine
+
+
+def look(data: dict[str, Any], local: Machine | None) -> Mending:
+    """From the reply to rdma.ports. With `local`, the machine that commands may be run on, its own
+    facts take the place of what is told of it; it is the node of the same boot, whatever the names.
+    """
     from daemon.thunderbolt import recovery
     from daemon.thunderbolt.facts import FactsError, Machine
     from daemon.thunderbolt.fixes import fixes
@@ -44,8 +55,10 @@ def look(data: dict[str, Any]) -> Mending:
             raise CommandError(
                 ExitCode.REFUSED, f"facts of {node} cannot be read: {error}"
             ) from error
-    host = socket.gethostname()
-    here = frozenset(node for node, name in data["hosts"].items() if name == host)
+    here: frozenset[str] = frozenset()
+    if local is not None and local.boot:
+        here = frozenset(node for node, one in machines.items() if one.boot == local.boot)
+        machines.update(dict.fromkeys(here, local))
     return Mending(fixes(machines), here, recovery.nodes(machines))
 
 

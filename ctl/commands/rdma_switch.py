@@ -10,7 +10,7 @@ import typer
 
 from ctl import report
 from ctl.errors import CommandError, ExitCode
-from ctl.mending import look, mend, tell
+from ctl.mending import look, mend, tell, this_machine
 from ctl.options import command
 from ctl.render.rdma_switch import hops_text, pair_text
 from ctl.session import Session
@@ -39,7 +39,8 @@ def enable(
     hops stay on ZeroMQ.
     """
     warn(session)
-    mending = look(followed(session, "rdma.ports", {}))
+    ports = followed(session, "rdma.ports", {})
+    mending = look(ports, this_machine() if fix else None)
     tell(session, mending)
     if fix and not dry_run:
         mend(session, mending)

@@ -58,11 +58,10 @@ class Ports:
 
     def facts(self, answer: Answer, arguments: dict[str, Any]) -> None:
         """The verb rdma.ports: what is known, as it is now, for who makes something of it."""
-        hosts = {n: m.node.host for n, m in self._of.cluster.members.items() if m.node}
 
         def ended(machines: Machines, silent: list[str]) -> None:
             told = {node: machine.to_wire() for node, machine in machines.items()}
-            answer.reply({"machines": told, "hosts": hosts, "silent": silent})
+            answer.reply({"machines": told, "silent": silent})
 
         self.ask(ended, fresh=True)
 

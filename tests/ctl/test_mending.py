@@ -2,16 +2,17 @@
 
 import json
 import os
-import socket
 from dataclasses import replace
 
 import pytest
 
+from ctl import mending
+from ctl.commands import rdma_switch
 from daemon.coordinator.ports_view import ports_view
 from daemon.thunderbolt import report
 from tests.ctl.fake import reply
 from tests.ctl.test_rdma_switch import ENABLED, PAIR, followed
-from tests.thunderbolt.recordings import recorded
+from tests.thunderbolt.recordings import recorded, write_tools
 
 BARE = {"addresses": [], "gids": ["fe80::1"]}
 
@@ -28,12 +29,22 @@ FACTS = {
         "off": recorded("macbook-off").to_wire(),
         "tb4": replace(recorded("mini-tb4"), rdma="disabled").to_wire(),
     },
-    "hosts": {"a": socket.gethostname(), "b": "another"},
     "silent": [],
 }
 OF_A = "sudo ifconfig en3 inet 169.254.200.1 netmask 255.255.255.252 alias"
 OF_B = "sudo ifconfig en3 inet 169.254.200.2 netmask 255.255.255.252 alias"
 DONE = ENABLED | {"hops": []}
+
+
+@pytest.fixture(autouse=True)
+def this_machine(monkeypatch):
+    """Which shardctl runs on: in most tests that of node a."""
+
+    def become(machine):
+        monkeypatch.setattr(rdma_switch, "this_machine", lambda: machine)
+
+    become(bare(recorded("mini-a")))
+    return become
 
 
 @pytest.fixture
@@ -80,6 +91,43 @@ def test_this_machine_is_mended_and_the_others_are_named(ctl, coordinator, sudo)
     assert "on b run" in done.stderr
     assert done.stderr.index(OF_A) < done.stderr.index(f"+ {OF_A}")  # printed before
     assert fake.wait_for("rdma.enable").arguments == {"dry_run": False}
+
+
+def test_what_a_node_says_names_no_interface_here(ctl, coordinator, sudo):
+    path, log, _ = sudo
+    facts = json.loads(json.dumps(FACTS))
+    for port in facts["machines"]["a"]["ports"]:
+        port |= {"interface": "en0", "bridge": "bridge7"}
+    _, done = enable(ctl, coordinator, path, "--fix", facts=facts)
+    assert done.returncode == 0
+    assert log.read_text().splitlines() == [OF_A.removeprefix("sudo ")]
+    assert "en0" not in done.stderr
+
+
+@pytest.mark.parametrize("boot", ["another", ""])
+def test_a_node_of_another_boot_is_another_machine(ctl, coordinator, sudo, this_machine, boot):
+    """Whatever its name. An unknown boot is like no other, also not like another unknown one."""
+    path, log, _ = sudo
+    this_machine(replace(bare(recorded("mini-a")), boot=boot))
+    facts = json.loads(json.dumps(FACTS))
+    facts["machines"]["a"]["boot"] = ""
+    _, done = enable(ctl, coordinator, path, "--fix", facts=facts)
+    assert done.returncode == 0
+    assert "on a, b run" in done.stderr
+    assert not log.exists()
+
+
+def test_this_machine_is_looked_at_with_its_own_tools(ctl, coordinator, sudo, tmp_path):
+    path, log, _ = sudo
+    tools = write_tools(tmp_path / "tools", "mini-a")
+    path = {"PATH": f"{tools}:{path['PATH']}"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rdma_switch, "this_machine", mending.this_machine)
+        _, done = enable(ctl, coordinator, path, "--fix")
+    assert done.returncode == 0
+    assert "en3 inet 169.254." in done.stderr  # for b, beside the address that a has
+    assert "on b run" in done.stderr
+    assert not log.exists()
 
 
 def test_a_command_that_fails_ends_it(ctl, coordinator, sudo):

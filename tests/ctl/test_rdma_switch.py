@@ -34,7 +34,7 @@ studio  mini  rdma        40us   4.2 GB/s  -
 mini    air   zmq            -          -  air: it has Thunderbolt 4
 ! air: it has Thunderbolt 4
 """
-PORTS = reply({"machines": {}, "hosts": {}, "silent": []})
+PORTS = reply({"machines": {}, "silent": []})
 PAIR = {
     "a": "studio", "b": "mini", "backend": "jaccl", "round_trip_seconds": 4e-5,
     "bytes_per_second": 4.2e9, "why": "", "dry_run": False,
