@@ -19,6 +19,10 @@ from daemon.thunderbolt.verdicts import End, jaccl_address, of_machine, share_su
 Command = list[str]
 BRIDGE_SERVICE = "Thunderbolt Bridge"
 LINK_LOCAL = IPv4Interface("169.254.0.0/16").network
+PRIVATE = (
+    LINK_LOCAL,
+    *(IPv4Interface(one).network for one in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")),
+)
 POOL = IPv4Interface("169.254.200.0/22").network  # of which each cable without any has four
 OF_CABLE = 30
 
@@ -97,17 +101,21 @@ def _addresses(cable: Cable, free: list[tuple[IPv4Interface, IPv4Interface]]) ->
             return []
         # JACCL takes the first address that there is: one more beside it would change nothing.
         if b.ip in LINK_LOCAL:
-            return [_give(cable.b, _beside(a), instead=b)]
-        return [_give(cable.a, _beside(b), instead=a)] if a.ip in LINK_LOCAL else []
+            return _join(cable.b, a, instead=b)
+        return _join(cable.a, b, instead=a) if a.ip in LINK_LOCAL else []
     if b is None and a is not None:
-        return [_give(cable.b, _beside(a))]
-    return [_give(cable.a, _beside(b))] if b is not None else []
+        return _join(cable.b, a)
+    return _join(cable.a, b) if b is not None else []
 
 
-def _beside(other: IPv4Interface) -> IPv4Interface:
-    """Another address of the same subnet: on a cable there are only two."""
+def _join(end: End, other: IPv4Interface, instead: IPv4Interface | None = None) -> Sequence[Fix]:
+    """Another address of the same subnet: on a cable there are only two. What the other end says
+    must not draw the traffic of other networks to the cable.
+    """
+    if not any(other.network.subnet_of(network) for network in PRIVATE):
+        return []
     step = 1 if other.ip + 1 in other.network and other.ip + 1 < other.network[-1] else -1
-    return IPv4Interface(f"{other.ip + step}/{other.network.prefixlen}")
+    return [_give(end, IPv4Interface(f"{other.ip + step}/{other.network.prefixlen}"), instead)]
 
 
 def _give(end: End, address: IPv4Interface, instead: IPv4Interface | None = None) -> Fix:

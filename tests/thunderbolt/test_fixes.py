@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from daemon.thunderbolt import recovery
 from daemon.thunderbolt.cables import cables
 from daemon.thunderbolt.facts import Machine, Port
@@ -99,6 +101,12 @@ def test_an_address_in_the_subnet_of_the_other_end() -> None:
     assert [text(command) for command in found[0].undo] == [
         "sudo ifconfig en3 inet 169.254.10.3 -alias"
     ]
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8/24", "127.0.0.1/8", "10.0.0.1/4", "0.0.0.1/0"])
+def test_an_address_that_would_draw_other_traffic_is_not_given(address: str) -> None:
+    gid = f"::ffff:{address.partition('/')[0]}"
+    assert fixes({"a": bare(A), "b": cabled(B, addresses=[address], gids=["fe80::1", gid])}) == []
 
 
 def test_two_addresses_where_there_are_none() -> None:
