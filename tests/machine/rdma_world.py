@@ -52,6 +52,7 @@ class Machine:
     answers: bool = True  # whether it answers probes
     bad: str = ""  # what it answers to probes
     failure: str = "start"
+    stubborn: bool = False  # its process does not end
 
     def offer(self) -> msg.RdmaOffer:
         run = self.running
@@ -191,10 +192,11 @@ class World:
             case msg.RdmaStart() if message.group <= m.ended or m.starts >= m.budget:
                 pass
             case msg.RdmaStart():
-                if m.running:
-                    self._end(m, "asked", "another group was started")
+                assert not m.running, "started before the last one has ended"
                 m.running, m.joined, m.began = message, False, self.now
                 m.starts += 1
+            case msg.RdmaStop() if m.stubborn:
+                pass
             case msg.RdmaStop():
                 if m.running and m.running.group == message.group:
                     self._end(m, "asked", message.why)
@@ -222,7 +224,7 @@ class World:
                 self._end(m, m.failure, "errno 22")
             elif not m.joined and self.now - m.began > 30.0:
                 self._end(m, "start", "nobody there")
-            elif m.joined and not whole:
+            elif m.joined and not whole and not m.stubborn:
                 self._end(m, "peer", "a neighbour is gone")
 
     def same(self, other: Machine, run: msg.RdmaStart) -> bool:

@@ -353,3 +353,31 @@ def test_jaccl_gets_its_matrix_and_the_address_on_the_cable() -> None:
     assert start.hosts == ["169.254.1.1:7000", "b:7000"]
     assert world.on_rdma == "a"
     assert world.rdma.attempts.failures == 0
+
+
+def test_a_probe_that_was_lost_is_made_again() -> None:
+    world = World("ab")
+    world.machines["a"].answers = False
+    world.enable()
+    while not world.probes:
+        world.tick()
+    world.tick()
+    world.machines["a"].answers = True
+    world.run(RULES.ask_again_after + 0.5)
+    assert world.on_rdma == "a"
+    assert len({probe.message for probe in world.probes}) == 1
+    assert not world.over
+
+
+def test_a_group_waits_for_the_end_of_the_one_before() -> None:
+    """Its address is taken until then, and the next one is only known afterwards."""
+    world = standing("ab")
+    world.machines["b"].stubborn = True
+    world.kill("a")
+    world.run(20)
+    assert world.groups() == [1]
+    assert world.why("a") == "b has not ended the last group yet"
+    assert not world.rdma.settled
+    world.machines["b"].stubborn = False
+    world.run(10)
+    assert world.on_rdma == "a"

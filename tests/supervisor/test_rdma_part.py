@@ -361,6 +361,8 @@ def test_a_damaged_file_leaves_no_start(tmp_path: Path, text: str) -> None:
     again = Starts(file, 5)
     assert (again.left("b", "jaccl"), again.left("b", "ring"), again.left("c", "ring")) == (4, 4, 5)
     assert json.loads(file.read_text()) == {"boot": "b", "starts": {"ring": 1, "jaccl": 1}}
+    again.count("c", "ring")
+    assert (again.left("c", "ring"), again.left("c", "jaccl")) == (4, 5), "another boot begins anew"
     again.check_integrity()
 
 
