@@ -18,8 +18,8 @@ from tests.cluster.harness import PATIENCE, Cluster, until
 from tests.cluster.prompts import CLASS, CODE
 from tests.cluster.reference import Reference
 
-PACE = "0.02"  # seconds more for each frame: two streams of so many tokens outlast what is done
-TOKENS = 300
+PACE = "0.02"  # seconds more for each frame, until all is done that is done to a stream
+TOKENS = 800
 SIGNALS = [signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP]
 
 
@@ -31,7 +31,6 @@ def _ring(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Itera
     changes["n1"] = {**rdma, "coordinator": {"speculation": "off"}}
     models = {"embedded": model_folder}
     cluster = Cluster(folder, (3, 3, 2), models, changes=changes).start()
-    cluster.mark("pace-0", PACE)
     yield cluster
     cluster.close()
 
@@ -40,12 +39,18 @@ def _ring(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Itera
 def ring(_ring: Cluster) -> Iterator[Cluster]:
     """Ready, empty and without RDMA, before and after."""
     _ring.wait_ready()
+    _ring.mark("pace-0", PACE)
     yield _ring
+    hurry(_ring)
     _ring.forget_client()
     _ring.ask("rdma.disable")
     until(lambda: not processes(_ring), "the rdma processes end")
     _ring.wait_ready()
     _ring.wait_empty()
+
+
+def hurry(cluster: Cluster) -> None:
+    (cluster.marks / "pace-0").unlink(missing_ok=True)
 
 
 def processes(cluster: Cluster) -> list[int]:
@@ -84,6 +89,7 @@ def test_enabled_and_disabled_under_load(ring: Cluster, reference: Reference) ->
     until(lambda: paths(ring) == ["zmq (plain)"] * 2, lambda: f"ZeroMQ again: {paths(ring)}")
     assert not any(one.over for one in running), "it was under load"
     until(lambda: not processes(ring), "the rdma processes end")
+    hurry(ring)
     for prompt, one in zip((CODE, CLASS), running, strict=True):
         reference.check(prompt, one.result().tokens)
         assert len(one.tokens) == TOKENS
@@ -97,10 +103,13 @@ def lose(ring: Cluster, reference: Reference, victim: int, sig: int) -> None:
     running = Generation(ring, CODE, TOKENS).wait_tokens(10)
     os.kill(ring.child_pid(victim, "daemon.rdma"), sig)
     until(lambda: not on_rdma(ring), "the loss is noticed")
+    running.wait_tokens(len(running.tokens) + 10)
+    assert not running.over
+    hurry(ring)
     reference.check(CODE, running.result().tokens)
     assert len(running.tokens) == TOKENS
     assert ring.stage_pids() == stages
-    assert running.reply["reissues"] <= 2
+    assert 1 <= running.reply["reissues"] <= 3, "for the group, and for each sender that was late"
     assert not running.waited, "the pipeline was never down"
 
 
@@ -115,6 +124,7 @@ def test_a_process_that_goes_wrong(ring: Cluster, reference: Reference, sig: int
 @pytest.mark.parametrize("sig", SIGNALS, ids=lambda sig: sig.name)
 def test_a_hundred_that_go_wrong(ring: Cluster, reference: Reference, sig: int) -> None:
     for turn in range(100):
+        ring.mark("pace-0", PACE)
         told = enable(ring)  # at once: an operator waits for no pause
         assert [hop["path"] for hop in told["hops"]] == ["rdma", "rdma"], (turn, told)
         lose(ring, reference, turn % 3, sig)
