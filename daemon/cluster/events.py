@@ -252,6 +252,17 @@ class FramesLost:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupLost:
+    """A group of rdma processes is over for its hops, whoever has said so: `reason` is for
+    programs.
+    """
+
+    group: int
+    reason: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class PathChanged:
     """Frames from stage number `stage` to the next one go by this path from now on."""
 
@@ -284,6 +295,7 @@ Action = (
     | RebalanceEnded
     | LinkLost
     | FramesLost
+    | GroupLost
     | PathChanged
     | LoadEnded
     | Note

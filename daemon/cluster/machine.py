@@ -40,6 +40,7 @@ from daemon.cluster.rebalance import Phase, Rebalance
 from daemon.cluster.roster import Fact, LoadRefused, Roster, StageLost
 from daemon.cluster.rules import Rules
 from daemon.cluster.split import SplitError
+from daemon.hop_path import PathLoss
 
 
 class Cluster:
@@ -199,11 +200,15 @@ class Cluster:
 
     def _frame_overdue(self, event: FrameOverdue, now: float) -> list[Action]:
         """End the stage that has sat on this frame, or on one before it; none: the frame was lost,
-        and the scheduler issues it again.
+        and the scheduler issues it again. ZeroMQ says when it loses one: where frames go by a group
+        of rdma processes, that is over.
         """
         members = [self.members[slot.node] for slot in self.slots]
         busy = [(member.busy_on(event.microbatch, now), member) for member in members]
         longest, member = max(busy, key=lambda pair: pair[0], default=(0.0, None))
+        if not longest and self.paths.group:
+            why = "a frame is lost, and nobody has said so"
+            return self.group_over(self.paths.group, PathLoss.STALLED.value, why, now)
         if member is None or longest < self.rules.hung_after:
             return []
         why = f"no progress for {longest:.1f} s on one frame"

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from daemon import messages as msg
-from daemon.cluster.events import Action, FramesLost, Note, PathChanged, Slot, ToStage
+from daemon.cluster.events import Action, FramesLost, GroupLost, Note, PathChanged, Slot, ToStage
 from daemon.cluster.rules import Rules
 from daemon.hop_path import HopPath, PathLoss
 
@@ -131,6 +131,11 @@ class Paths:
         at = (beat.node, beat.incarnation, beat.epoch, hop.group)
         return self.lost(msg.PathLost(*at, True, PathLoss.GONE.value, why), now)
 
+    @property
+    def group(self) -> int:
+        """By which frames may be on their way; 0: by none."""
+        return next((hop.group for hop in self.hops if hop.group), 0)
+
     def group_over(self, group: int, reason: str, why: str, now: float) -> list[Action]:
         """A member of it is lost, and so it is over for all: `reason` is counted."""
         if group <= 0 or group in self._over:
@@ -142,9 +147,10 @@ class Paths:
                 hop.wish = Wish(why=why)
         for hop in carrying:
             hop.fallbacks[reason] += 1
+        over = GroupLost(group, reason, why)
         if not carrying:
-            return []
-        actions: list[Action] = [Note("path-lost", "", f"group {group} {reason}: {why}")]
+            return [over]
+        actions: list[Action] = [over, Note("path-lost", "", f"group {group} {reason}: {why}")]
         for hop in carrying:
             actions += self._ask(hop, now)
         return [*actions, FramesLost(why)]

@@ -231,6 +231,8 @@ class Coordinator:
                     self.clients.rebalancing.ended(action)
                 case cl.LinkLost() | cl.FramesLost():
                     self._pipe.lost(action.microbatch if isinstance(action, cl.LinkLost) else None)
+                case cl.GroupLost():
+                    self.rdma.lost(action)
                 case cl.PathChanged():
                     self._pipe.path_changed(action)
                 case cl.LoadEnded():

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from daemon import messages as msg
-from daemon.cluster.events import Note, ToNode
+from daemon.cluster.events import GroupLost, Note, ToNode
 from daemon.cluster.paths import Wish
 from daemon.cluster.rdma import events as rd
 from daemon.cluster.rdma.policy import Rdma
@@ -38,9 +38,14 @@ class RdmaGroups:
         self._step(message)
 
     def beat(self, beat: msg.RdmaBeat) -> None:
-        """What has gone through a process: for people."""
+        """What has gone through a process, and whether its stage is connected."""
         if self.policy.group and beat.group == self.policy.group.number:
             self._beats[beat.node] = beat
+            self._step(beat)
+
+    def lost(self, lost: GroupLost) -> None:
+        """A stage, its heartbeat or a lost frame has told that a group is over."""
+        self._step(lost)
 
     def tick(self) -> None:
         self._look()
@@ -95,7 +100,7 @@ class RdmaGroups:
         """The policy in the shape of docs/protocol.md."""
         policy = self.policy
         group = policy.group
-        quarantine = sorted(policy.attempts.quarantine)
+        quarantine = sorted({node for one in policy.attempts.quarantine for node in one})
         return {
             "enabled": policy.enabled,
             "settled": policy.settled,

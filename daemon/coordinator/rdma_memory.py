@@ -10,7 +10,7 @@ from typing import Any
 from daemon import logs
 from daemon.cluster.rdma.events import Remember
 
-NOTHING = Remember(False, 0, {}, "")
+NOTHING = Remember(False, 0, (), "")
 log = logs.get("rdma")
 
 
@@ -38,7 +38,10 @@ class RdmaMemory:
         body = {
             "enabled": remember.enabled,
             "failures": remember.failures,
-            "quarantine": {n: [boot, list(d)] for n, (boot, d) in remember.quarantine.items()},
+            "quarantine": [
+                {node: [boot, list(devices)] for node, (boot, devices) in group.items()}
+                for group in remember.quarantine
+            ],
             "why": remember.why,
         }
         try:
@@ -57,10 +60,13 @@ def _remembered(body: dict[str, Any]) -> Remember:
     enabled, failures = body["enabled"], body["failures"]
     if type(enabled) is not bool or failures not in (0, 1):
         raise ValueError("not a switch and a count")
-    quarantine = {
-        str(node): (str(boot), tuple(str(device) for device in devices))
-        for node, (boot, devices) in body["quarantine"].items()
-    }
-    if len(quarantine) == 1:
+    quarantine = tuple(
+        {
+            str(node): (str(boot), tuple(str(device) for device in devices))
+            for node, (boot, devices) in group.items()
+        }
+        for group in body["quarantine"]
+    )
+    if any(len(group) < 2 for group in quarantine):
         raise ValueError("one machine alone in quarantine")
     return Remember(enabled, failures, quarantine, str(body["why"]))

@@ -88,12 +88,8 @@ class Reception:
                 of.clients.draining.leaving(message.node)
             case msg.LoadFailed() | msg.Assigned() | msg.LinkFailed():
                 of.happened(message)
-            case msg.PathTaken():
+            case msg.PathTaken() | msg.PathLost():
                 of.happened(message)
-            case msg.PathLost():
-                of.happened(message)
-                if self._known_stage(message.node) == message.incarnation:
-                    of.rdma.hear(message)
             case msg.RdmaOffer():
                 if self._known_node(message.node) == message.incarnation:
                     of.rdma.hear(message)

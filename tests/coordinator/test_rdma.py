@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from daemon import messages as msg
-from daemon.cluster.events import Slot
+from daemon.cluster.events import GroupLost, Slot
 from daemon.cluster.paths import Paths
 from daemon.cluster.rdma.events import Remember
 from daemon.cluster.rules import Rules
@@ -156,6 +156,17 @@ def test_who_enables_it_is_told_when_the_hops_have_it(world: World) -> None:
     assert {start.term for start in starts} == {TERM}
 
 
+def test_whoever_tells_that_the_group_is_over_is_believed(world: World) -> None:
+    world.ask(world.verbs.enable)
+    world.all_well()
+    world.rdma.lost(GroupLost(1, "gone", "its heartbeat says so"))
+    assert world.rdma.policy.group is None
+    assert not world.running
+    assert world.rdma.hops()[0]["wished"] == "zmq"
+    world.rdma.lost(GroupLost(1, "gone", "once more"))
+    assert len(world.over) == 1
+
+
 def test_a_raised_term_is_that_of_all_messages(world: World) -> None:
     world.cluster.term = TERM + 3
     world.ask(world.verbs.enable)
@@ -231,10 +242,10 @@ def test_a_pair(world: World) -> None:
         "",
         "[]",
         "{}",
-        '{"enabled": 1, "failures": 0, "quarantine": {}, "why": ""}',
-        '{"enabled": true, "failures": 9, "quarantine": {}, "why": ""}',
-        '{"enabled": true, "failures": 0, "quarantine": {"a": ["b", []]}, "why": ""}',
-        '{"enabled": true, "failures": 0, "quarantine": {"a": 1, "b": 2}, "why": ""}',
+        '{"enabled": 1, "failures": 0, "quarantine": [], "why": ""}',
+        '{"enabled": true, "failures": 9, "quarantine": [], "why": ""}',
+        '{"enabled": true, "failures": 0, "quarantine": [{"a": ["b", []]}], "why": ""}',
+        '{"enabled": true, "failures": 0, "quarantine": [{"a": 1, "b": 2}], "why": ""}',
     ],
 )
 def test_a_damaged_memory_is_none(tmp_path: Path, text: str) -> None:
@@ -245,7 +256,7 @@ def test_a_damaged_memory_is_none(tmp_path: Path, text: str) -> None:
 
 def test_what_failed_is_remembered(tmp_path: Path) -> None:
     file = tmp_path / "rdma.json"
-    remember = Remember(True, 1, {"a": ("b1", ("rdma_en2",)), "b": ("b2", ())}, "errno 22")
+    remember = Remember(True, 1, ({"a": ("b1", ("rdma_en2",)), "b": ("b2", ())},), "errno 22")
     assert RdmaMemory(file).keep(remember) == ""
     assert RdmaMemory(file).recall() == remember
     assert "cannot write" in RdmaMemory(tmp_path / "absent" / "x").keep(remember)

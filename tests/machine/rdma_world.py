@@ -50,6 +50,7 @@ class Machine:
     detail: str = ""
     joins: bool = True  # whether a process that is started here finds the others
     answers: bool = True  # whether it answers probes
+    connected: bool = True  # whether its stage is
     bad: str = ""  # what it answers to probes
     failure: str = "start"
     stubborn: bool = False  # its process does not end
@@ -215,6 +216,9 @@ class World:
             run = m.running
             if run is None:
                 continue
+            if m.joined:
+                counts = (0, 0, 0, 0, {}, 0.0, 0.0)
+                self._say(msg.RdmaBeat(m.name, m.shardd, run.group, run.rank, m.connected, *counts))
             mates = [o for o in self.machines.values() if o.running and self.same(o, run)]
             whole = len(mates) == len(run.hosts)
             if not m.joined and whole and all(mate.joins for mate in mates):

@@ -227,3 +227,22 @@ def test_a_new_term_forgets_groups_and_wishes() -> None:
     world.seen.clear()
     wish(world, "a", 1)
     assert [(a.term, a.turn) for _, a in asked(world)] == [(5, 1)]
+
+
+def test_every_word_of_a_loss_is_told_to_who_decides() -> None:
+    world = by_rdma()
+    epoch, turn = world.cluster.epoch, hop_of(world, "a").turn
+    world.step(beat("a", epoch=epoch, path="zmq", turn=turn))
+    assert [a.group for a in world.seen if isinstance(a, cl.GroupLost)] == [1]
+
+
+def test_a_frame_that_nobody_has_was_lost_by_the_group() -> None:
+    world = up()
+    world.step(cl.FrameOverdue(7))
+    assert not [a for a in world.seen if isinstance(a, cl.GroupLost | cl.FramesLost)]
+    world = by_rdma()
+    world.step(cl.FrameOverdue(7))
+    (over,) = [a for a in world.seen if isinstance(a, cl.GroupLost)]
+    assert (over.group, over.reason) == (1, "stalled")
+    assert any(isinstance(a, cl.FramesLost) for a in world.seen)
+    assert {node for node, one in asked(world) if one.path == "zmq"} == {"a", "b"}

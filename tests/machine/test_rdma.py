@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from daemon import messages as msg
+from daemon.cluster.events import GroupLost
+from daemon.cluster.rdma.attempts import Attempts
 from daemon.cluster.rdma.events import CablesAre, Remember
 from daemon.hop_path import HopPath
 from tests.machine.rdma_world import RULES, World
@@ -23,7 +24,7 @@ def test_nothing_happens_unless_it_is_enabled() -> None:
     world = World()
     world.run(20)
     assert not world.started
-    assert world.why("a") == "RDMA is not enabled"
+    assert world.why("a") == "it is not enabled"
     assert world.rdma.settled
 
 
@@ -72,10 +73,10 @@ def test_a_lost_member_sends_every_hop_to_zeromq_at_once() -> None:
 
 def test_a_lost_path_ends_the_group_before_shardd_has_said_anything() -> None:
     world = standing()
-    world.step(msg.PathLost("b", "i", 1, 1, True, "stalled", "it does nothing"))
+    world.step(GroupLost(1, "stalled", "b: it does nothing"))
     assert world.on_rdma == ""
     assert world.over[0].why == "b: it does nothing"
-    world.step(msg.PathLost("b", "i", 1, 1, True, "stalled", "of a group before"))
+    world.step(GroupLost(1, "stalled", "it is over already"))
     assert len(world.over) == 1
 
 
@@ -141,7 +142,7 @@ def test_another_boot_or_cable_ends_the_quarantine(how: str) -> None:
     world.run(20)
     assert world.on_rdma == "ab"
     assert world.memory is not None
-    assert (world.memory.failures, world.memory.quarantine) == (0, {})
+    assert (world.memory.failures, world.memory.quarantine) == (0, ())
 
 
 def test_what_can_never_succeed_is_tried_once() -> None:
@@ -259,7 +260,7 @@ def test_a_restarted_coordinator_ends_what_is_not_whole() -> None:
 
 def test_a_coordinator_that_was_told_to_disable_it_ends_what_it_finds() -> None:
     world = standing()
-    world.memory = Remember(False, 0, {}, "")
+    world.memory = Remember(False, 0, (), "")
     world.restart_coordinator()
     world.run(5)
     assert {node for node, _ in world.stopped} == set("abc")
@@ -294,7 +295,7 @@ def test_disable_turns_the_hops_back_before_the_group_ends() -> None:
     world.enable(False)
     assert world.on_rdma == ""
     assert not world.stopped
-    assert world.why("a") == "RDMA is not enabled"
+    assert world.why("a") == "it is not enabled"
     world.run(1)
     assert {node for node, _ in world.stopped} == set("abc")
     world.run(60)
@@ -381,3 +382,95 @@ def test_a_group_waits_for_the_end_of_the_one_before() -> None:
     world.machines["b"].stubborn = False
     world.run(10)
     assert world.on_rdma == "a"
+
+
+def test_a_stage_that_is_not_connected_gets_no_frames() -> None:
+    world = World("abc")
+    world.machines["c"].connected = False
+    world.enable()
+    world.run(5)
+    assert world.on_rdma == "a"
+    assert world.why("b") == "the stage of c is not connected to its rdma process"
+    assert not world.rdma.settled, "it may connect any moment"
+    world.machines["c"].connected = True
+    world.run(1)
+    assert world.on_rdma == "ab"
+    world.machines["b"].connected = False
+    world.run(1)
+    assert world.on_rdma == ""
+    world.run(RULES.join_within)
+    assert world.rdma.settled
+    assert not world.over
+
+
+@pytest.mark.parametrize("order", ["abc", "cba"])
+def test_who_follows_others_is_not_what_failed(order: str) -> None:
+    """Its neighbours say first that b is gone; why, b's shardd says later."""
+    for reason, failures in (("start", 1), ("signal", 1), ("asked", 0)):
+        world = World("abc")
+        for machine in world.machines.values():
+            machine.bad = "it is slow"  # so that nothing is proven
+        world.enable()
+        world.run(3)
+        number = world.groups()[-1]
+        for name in order:
+            machine = world.machines[name]
+            machine.running, machine.joined, machine.ended = None, False, number
+            machine.reason, machine.detail = "peer", "b is gone"
+            if name == "b":
+                machine.reason, machine.detail = reason, "of its own"
+        for name in order:
+            world.step(world.machines[name].offer())
+        assert len(world.over) == 1
+        assert world.rdma.attempts.failures == failures, reason
+        if failures:
+            assert world.rdma.attempts.why == "b: of its own"
+
+
+def test_a_gone_shardd_is_not_what_failed() -> None:
+    world = World("abc")
+    for machine in world.machines.values():
+        machine.bad = "it is slow"
+    world.enable()
+    world.run(3)
+    world.machines["c"].shardd = "s2"
+    world.machines["c"].running = None
+    for name in "ab":
+        machine = world.machines[name]
+        machine.running, machine.ended, machine.reason = None, world.groups()[-1], "peer"
+        world.step(machine.offer())
+    world.run(1)
+    assert world.over
+    assert world.rdma.attempts.failures == 0
+
+
+def test_what_failed_is_released_by_nothing_but_a_change() -> None:
+    then = {"a": ("boot-1", ("rdma_en2",)), "b": ("boot-1", ("rdma_en5",))}
+    others = {"c": ("boot-1", ("rdma_en2",)), "d": ("boot-1", ("rdma_en5",))}
+    attempts = Attempts(RULES)
+    for group in (then, others):
+        attempts.ended(group, None, "queue-pairs", "errno 16", 0.0)
+    attempts.ended({}, 100.0, "signal", "another group ended", 0.0)
+    attempts.succeeded()
+    assert attempts.quarantined("ab")
+    assert attempts.quarantined("cd")
+    for unknown in (("boot-1", ()), ("", ("rdma_en2",)), ("", ())):
+        assert not attempts.release({"a": unknown})
+    assert attempts.release({"a": ("boot-1", ("rdma_en2", "rdma_en3"))})
+    assert not attempts.quarantined("ab")
+    assert attempts.quarantined("cd"), "another group"
+    assert not attempts.quarantined("bc")
+    assert attempts.release({"d": ("boot-2", ())})
+    assert not attempts.quarantined("cd")
+
+
+def test_what_is_over_is_forgotten() -> None:
+    world = standing("ab")
+    for _ in range(20):
+        world.kill("b")
+        world.run(1)
+        world.enable()
+        world.run(6)
+    leftovers = world.rdma._leftovers
+    assert len(leftovers._started) <= 2
+    assert len(leftovers._stopped_at) <= 4

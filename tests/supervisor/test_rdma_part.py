@@ -366,6 +366,14 @@ def test_a_damaged_file_leaves_no_start(tmp_path: Path, text: str) -> None:
     again.check_integrity()
 
 
+def test_a_boot_that_is_not_known_has_no_start(tmp_path: Path) -> None:
+    starts = Starts(tmp_path / "starts.json", None)
+    starts.count("b", "jaccl")
+    assert starts.left("", "jaccl") == starts.left("", "ring") == 0
+    assert "nobody can tell" in starts.obstacle("", "jaccl")
+    assert starts.left("b", "jaccl") == 2
+
+
 def test_addresses_that_a_group_may_have(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("security: {plain_networks: [169.254.0.0/16]}")

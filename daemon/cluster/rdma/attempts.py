@@ -6,73 +6,111 @@ nothing here is tried in a loop.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 
-from daemon.cluster.rdma.offers import Machines
+from daemon.cluster.rdma.events import Remember
+from daemon.cluster.rdma.offers import Machine, Machines
 from daemon.cluster.rdma.rules import RdmaRules
 
-FOLLOWING = ("asked", "peer")
+BLAMELESS = frozenset({"asked", "lost"})  # not RDMA's fault
+FOLLOWING = frozenset({"peer"})  # another member has ended before
+# A start that ended so cannot end otherwise until something is changed.
+HOPELESS = frozenset(
+    {
+        "arguments",
+        "backend",
+        "devices",
+        "device-gone",
+        "memory-regions",
+        "no-backend",
+        "queue-pairs",
+    }
+)
 
 
 class Attempts:
     def __init__(self, rules: RdmaRules) -> None:
         self.failures = 0  # starts in a row that came to nothing
-        self.quarantine: Machines = {}  # those that failed, as they were then
+        self.quarantine: list[Machines] = []  # groups that failed, as their machines were then
         self.why = ""  # the last failure's
+        self._unexplained: Machines = {}  # of which only who follows others has said why
         self._rules = rules
         self._pause = rules.first_pause
         self._not_before = float("-inf")
 
-    def failed(self, machines: Machines, why: str, hopeless: bool, now: float) -> None:
-        """A start came to nothing; `hopeless`: the next one could not do better."""
-        self.failures += 1
+    def ended(
+        self, machines: Machines, lasted: float | None, reason: str, why: str, now: float
+    ) -> None:
+        """A group over these is over. `lasted`: for how long it was used, None where not all of its
+        hops were ever tried: then its start has failed.
+        """
+        self._unexplained = {}
+        if reason in BLAMELESS:
+            return
+        if lasted is None and reason not in FOLLOWING:
+            self._failed(machines, reason, why, now)
+            return
         self.why = why
-        if hopeless or self.failures >= self._rules.most_failures:
-            self.failures = 0
-            self.quarantine |= machines
-        self._wait(now)
-
-    def ended(self, lasted: float, why: str, now: float) -> None:
-        """A group that hops had used is over."""
-        self.why = why
-        if lasted >= self._rules.settled_after:
+        if lasted is None:
+            self._unexplained = machines
+        elif lasted >= self._rules.settled_after:
             self._pause = self._rules.first_pause
         self._wait(now)
 
-    def learn(self, reason: str, why: str) -> None:
-        """More of how the last group ended: who follows others says less than who came first."""
-        if self.why and reason not in FOLLOWING:
-            self.why = why
+    def learn(self, reason: str, why: str, now: float) -> bool:
+        """More of how the last group ended, from another member: who follows others says less than
+        who came first. Whether its start has failed, as is known now.
+        """
+        if reason in BLAMELESS | FOLLOWING:
+            return False
+        self.why = why if self.why else ""
+        failed, self._unexplained = self._unexplained, {}
+        if failed:
+            self._failed(failed, reason, why, now)
+        return bool(failed)
+
+    def _failed(self, machines: Machines, reason: str, why: str, now: float) -> None:
+        self.failures += 1
+        self.why = why
+        if reason in HOPELESS or self.failures >= self._rules.most_failures:
+            self.failures = 0
+            self.quarantine.append(dict(machines))
+        self._wait(now)
 
     def succeeded(self) -> None:
         """A hop uses the group."""
-        self.failures, self.why, self.quarantine = 0, "", {}
+        self.failures, self.why = 0, ""
 
     def at_once(self) -> None:
         """An operator has asked: no pause. What has failed has failed all the same."""
         self._pause, self._not_before = self._rules.first_pause, float("-inf")
 
-    def restore(self, failures: int, quarantine: Machines, why: str) -> None:
-        self.failures, self.quarantine, self.why = failures, dict(quarantine), why
+    def restore(self, failures: int, quarantine: Sequence[Mapping[str, Machine]], why: str) -> None:
+        self.failures, self.why = failures, why
+        self.quarantine = [dict(group) for group in quarantine]
+
+    def remember(self, enabled: bool) -> Remember:
+        return Remember(enabled, self.failures, tuple(map(dict, self.quarantine)), self.why)
 
     def release(self, present: Machines) -> bool:
-        """Set free what was kept apart when one of its machines has another boot or other devices.
-        Whether that is so.
+        """Set free the groups of which a machine has another boot or other devices. Whether there
+        were any.
         """
-        changed = any(
-            node in present and present[node] != machine
-            for node, machine in self.quarantine.items()
-        )
-        if changed:
+        kept = [group for group in self.quarantine if not _changed(group, present)]
+        released = len(kept) < len(self.quarantine)
+        if released:
+            self.quarantine = kept
             self.succeeded()
-        return changed
+        return released
 
     def quarantined(self, nodes: Collection[str]) -> str:
         """Why a group over these is not tried until a machine has changed, or ""."""
-        if len(self.quarantine.keys() & set(nodes)) < 2:
-            return ""
-        names = ", ".join(sorted(self.quarantine))
-        return f"not tried again until one of {names} is restarted or has other cables: {self.why}"
+        for group in self.quarantine:
+            if len(group.keys() & set(nodes)) >= 2:
+                names = ", ".join(sorted(group))
+                what = f"not tried again until one of {names} is restarted or has other cables"
+                return f"{what}: {self.why}"
+        return ""
 
     def obstacle(self, nodes: Collection[str], now: float) -> str:
         """Why no group over these may be started now, or ""."""
@@ -85,8 +123,17 @@ class Attempts:
     def check_integrity(self) -> None:
         assert 0 <= self.failures < self._rules.most_failures
         assert self._rules.first_pause <= self._pause <= self._rules.longest_pause
-        assert len(self.quarantine) != 1, "a group of one"
+        assert all(len(group) >= 2 for group in self.quarantine), "a group of one"
 
     def _wait(self, now: float) -> None:
         self._not_before = now + self._pause
         self._pause = min(self._rules.longest_pause, 2 * self._pause)
+
+
+def _changed(then: Machines, now: Machines) -> bool:
+    """A boot or devices that are not known are no other ones: a tool may have failed."""
+    for node, (boot, devices) in then.items():
+        fresh, others = now.get(node, ("", ()))
+        if (boot and fresh and fresh != boot) or (others and others != devices):
+            return True
+    return False

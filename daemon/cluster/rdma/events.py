@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from daemon import messages as msg
-from daemon.cluster.events import Note, ToNode
+from daemon.cluster.events import GroupLost, Note, ToNode
 from daemon.hop_path import HopPath
 
 # --- events: messages of nodes and their rdma processes come as they are --------------------------
@@ -52,8 +52,8 @@ class TestWanted:
     b: str
 
 
-FromRdma = msg.RdmaOffer | msg.RdmaJoined | msg.RdmaProbed | msg.PathLost
-Event = FromRdma | PolicyIs | ClusterIs | CablesAre | TestWanted
+FromRdma = msg.RdmaOffer | msg.RdmaJoined | msg.RdmaProbed | msg.RdmaBeat
+Event = FromRdma | GroupLost | PolicyIs | ClusterIs | CablesAre | TestWanted
 
 
 # --- actions --------------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ class Remember:
 
     enabled: bool
     failures: int
-    quarantine: Mapping[str, tuple[str, tuple[str, ...]]]  # by node: its boot and devices then
+    quarantine: tuple[Mapping[str, tuple[str, tuple[str, ...]]], ...]  # of Attempts
     why: str
 
 

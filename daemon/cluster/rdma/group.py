@@ -8,9 +8,12 @@ from enum import StrEnum
 
 from daemon import messages as msg
 from daemon.cluster.events import ToNode
+from daemon.cluster.rdma.attempts import FOLLOWING
 from daemon.cluster.rdma.events import CablesAre, ToProcess
 from daemon.cluster.rdma.offers import Offers
 from daemon.cluster.rdma.rules import RdmaRules
+
+NEEDS_CABLES = "jaccl"
 
 
 class Phase(StrEnum):
@@ -25,9 +28,10 @@ class Phase(StrEnum):
 @dataclass(slots=True)
 class Group:
     """`members` are its nodes, the rank of each its place; `shardds` their incarnations. `reach`
-    has the ranks that each rank can send to, as soon as it has joined. `trial`: it was made for a
-    test, and no hop uses it. `adopted`: it stood before this coordinator came. `used_at` is when a
-    hop was first told to use it, `proven` that all its hops were tried, and one at least is used.
+    has the ranks that each rank can send to, as soon as it has joined, `connected` whether the
+    stage of a node is, as far as it has been told. `trial`: it was made for a test, and no hop uses
+    it. `adopted`: it stood before this coordinator came. `used_at` is when a hop was first told to
+    use it, `proven` that all its hops were tried, and one at least is used.
     """
 
     number: int
@@ -42,15 +46,33 @@ class Group:
     devices: list[list[list[str]]] = field(default_factory=list)
     reach: dict[int, frozenset[int]] = field(default_factory=dict)
     asked_at: dict[str, float] = field(default_factory=dict)
+    connected: dict[str, bool] = field(default_factory=dict)
     used_at: float | None = None
     proven: bool = False
     leave_at: float = 0.0
     why: str = ""
 
+    @classmethod
+    def of(
+        cls, number: int, members: tuple[str, ...], offers: Offers, trial: bool, now: float
+    ) -> Group:
+        """A new one, of nodes that have made offers."""
+        said = [offer for node in members if (offer := offers.of(node))]
+        backend = offers.backend(members)
+        phase = Phase.CABLES if backend == NEEDS_CABLES else Phase.STARTING
+        shardds = {offer.node: offer.incarnation for offer in said}
+        hosts = [offer.address for offer in said]
+        return cls(number, backend, members, shardds, now, phase, trial, hosts=hosts)
+
     @property
     def missing(self) -> list[str]:
         """Who has not joined."""
         return [node for rank, node in enumerate(self.members) if rank not in self.reach]
+
+    @property
+    def deaf(self) -> list[str]:
+        """Members whose stage is not connected: what is sent to them is dropped."""
+        return [node for node in self.members if self.connected.get(node) is False]
 
     def rank(self, node: str) -> int | None:
         return self.members.index(node) if node in self.members else None
@@ -76,7 +98,7 @@ class Group:
         if self.phase is Phase.STARTING and not self.missing:
             self.phase = Phase.STANDING
 
-    def said_by_member(self, said: msg.RdmaJoined | msg.RdmaProbed) -> bool:
+    def said_by_member(self, said: msg.RdmaJoined | msg.RdmaProbed | msg.RdmaBeat) -> bool:
         """Whether it comes from a process of this group."""
         if said.group != self.number or self.shardds.get(said.node) != said.incarnation:
             return False
@@ -89,9 +111,11 @@ class Group:
         for node in self.members:
             if present.get(node) != self.shardds[node]:
                 return "lost", f"{node}: its shardd is gone"
-            offer = offers.of(node)
-            if offer and offer.ended >= self.number:
-                return offer.reason, f"{node}: {offer.detail}"
+        said = [offer for node in self.members if (offer := offers.of(node))]
+        ended = [offer for offer in said if offer.ended >= self.number]
+        if ended:  # who follows others says less than who came first
+            first = min(ended, key=lambda offer: offer.reason in FOLLOWING)
+            return first.reason, f"{first.node}: {first.detail}"
         if now - self.begun_at <= rules.join_within:
             return "", ""
         if self.phase is Phase.CABLES:

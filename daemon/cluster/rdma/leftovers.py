@@ -56,6 +56,7 @@ class Leftovers:
         for offer in offers:
             if offer.group and offer.group != mine:
                 running.setdefault(offer.group, {})[offer.rank] = offer
+        self._prune(offers, now)
         self._seen_at = {n: self._seen_at.get(n, now) for n in running}
         adopted, actions = None, self._stop_unheard(term, offers, mine, now)
         for number, by_rank in sorted(running.items()):
@@ -74,6 +75,16 @@ class Leftovers:
             ]
             actions += self.stop(term, number, due, "it belongs to no group any more", now)
         return adopted, actions
+
+    def _prune(self, offers: Offers, now: float) -> None:
+        """Forget of whom nothing is waited for any more."""
+        for node, shardd in list(self._started):
+            offer = offers.of(node)
+            over = offer and offer.ended >= self._started[node, shardd] and not offer.group
+            if over or (offer and offer.incarnation != shardd):
+                del self._started[node, shardd]
+        recent = now - 2 * self._rules.ask_again_after
+        self._stopped_at = {key: at for key, at in self._stopped_at.items() if at >= recent}
 
     def _stop_unheard(self, term: int, offers: Offers, mine: int, now: float) -> list[ToNode]:
         """Who was told to start a group that is over, and says neither that it runs nor that it has

@@ -7,7 +7,8 @@ from itertools import pairwise
 
 from daemon import messages as msg
 
-Machines = dict[str, tuple[str, tuple[str, ...]]]  # by node: its boot, and its devices
+Machine = tuple[str, tuple[str, ...]]  # its boot, and its devices
+Machines = dict[str, Machine]  # by node
 
 
 class Offers:

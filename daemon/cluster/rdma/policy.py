@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from itertools import count
 
 from daemon import messages as msg
-from daemon.cluster.events import Note
-from daemon.cluster.rdma.attempts import Attempts
+from daemon.cluster.events import GroupLost, Note
+from daemon.cluster.paths import NOT_ENABLED
+from daemon.cluster.rdma.attempts import BLAMELESS, Attempts
 from daemon.cluster.rdma.events import (
     Action,
     CablesAre,
@@ -36,23 +37,8 @@ from daemon.cluster.rdma.offers import Offers, hops
 from daemon.cluster.rdma.rules import RdmaRules
 from daemon.cluster.rdma.trials import Trials
 from daemon.cluster.rdma.tryout import Need, Tryout
-from daemon.cluster.rdma.wishes import NOT_ENABLED, wish
+from daemon.cluster.rdma.wishes import wish
 from daemon.hop_path import HopPath
-
-# A start that ended so cannot end otherwise until something is changed.
-HOPELESS = frozenset(
-    {
-        "arguments",
-        "backend",
-        "devices",
-        "device-gone",
-        "memory-regions",
-        "no-backend",
-        "queue-pairs",
-    }
-)
-BLAMELESS = frozenset({"asked", "lost"})  # not RDMA's fault
-NEEDS_CABLES = "jaccl"
 
 
 class Rdma:
@@ -68,6 +54,7 @@ class Rdma:
         self._term = term
         self._pipeline: tuple[str, ...] = ()
         self._since = float("-inf")  # when the pipeline came to have these nodes
+        self._now = 0.0
         self._present: Mapping[str, str] = {}
         self._idle = False
         self._soon = True  # a group may be begun without anything else happening
@@ -79,14 +66,17 @@ class Rdma:
         self._leftovers = Leftovers(rules)
         self._wished: dict[str, WishPath] = {}
         if memory:
-            self.attempts.restore(memory.failures, dict(memory.quarantine), memory.why)
+            self.attempts.restore(memory.failures, memory.quarantine, memory.why)
 
     @property
     def settled(self) -> bool:
         """Whether every hop has what it gets, unless something happens."""
         if self.group is None:
             return not (self.enabled and self._soon and len(self._pipeline) > 1)
-        return self.group.phase is Phase.STANDING and not self.trials.deciding
+        if self.group.phase is not Phase.STANDING or self.trials.deciding:
+            return False
+        # A stage connects as soon as the group stands, if it does at all.
+        return not self.group.deaf or self._now - self.group.begun_at > self._rules.join_within
 
     @property
     def wishes(self) -> list[WishPath]:
@@ -100,6 +90,7 @@ class Rdma:
     # --- events ---
 
     def step(self, event: Event, now: float) -> list[Action]:
+        self._now = now
         actions: list[Action] = []
         match event:
             case PolicyIs():
@@ -114,7 +105,9 @@ class Rdma:
             case msg.RdmaOffer() if self.knows(event):
                 self.offers.hear(event)
                 if self.group is None and event.ended == self._last:
-                    self.attempts.learn(event.reason, f"{event.node}: {event.detail}")
+                    why = f"{event.node}: {event.detail}"
+                    if self.attempts.learn(event.reason, why, now):
+                        actions.append(self._remember())
                 if self.attempts.release(self.offers.machines([event.node])):
                     actions.append(self._remember())
             case msg.RdmaJoined():
@@ -124,10 +117,12 @@ class Rdma:
                 if self.group and self.group.said_by_member(event):
                     self.trials.answered(event, now)
                     self._tryout.answered(event, now)
-            case msg.PathLost():
-                if self.group and event.group == self.group.number:
-                    text = f"{event.node}: {event.why}"
-                    actions += self._over(self.group, event.reason, text, now)
+            case msg.RdmaBeat():
+                if self.group and self.group.said_by_member(event):
+                    self.group.connected[event.node] = event.stage
+            case GroupLost(number, reason, why):
+                if self.group and number == self.group.number:
+                    actions += self._over(self.group, reason, why, now)
             case CablesAre():
                 actions += self._cables(event, now)
             case TestWanted():
@@ -197,14 +192,9 @@ class Rdma:
         """It has ended, or is ended now."""
         self.group = None
         self._last = group.number
-        machines = self.offers.machines(group.members)
-        if reason in BLAMELESS:
-            pass
-        elif group.proven:
-            self.trials.careful = True
-            self.attempts.ended(now - (group.used_at or now), why, now)
-        else:
-            self.attempts.failed(machines, why, reason in HOPELESS, now)
+        lasted = now - group.used_at if group.proven and group.used_at else None
+        self.attempts.ended(self.offers.machines(group.members), lasted, reason, why, now)
+        self.trials.careful |= group.proven and reason not in BLAMELESS
         self.trials.forget()
         self._soon = True
         self.waits = why if reason != "asked" else "the next group is about to be started"
@@ -249,15 +239,11 @@ class Rdma:
             self._soon, self.waits = True, f"{busy} has not ended the last group yet"
             return []
         self._last = max(self._last, self.offers.highest) + 1
-        backend = self.offers.backend(members)
-        said = [offer for node in members if (offer := self.offers.of(node))]
-        phase = Phase.CABLES if backend == NEEDS_CABLES else Phase.STARTING
-        shardds = {offer.node: offer.incarnation for offer in said}
-        self.group = Group(self._last, backend, members, shardds, now, phase, trial)
-        self.group.hosts = [offer.address for offer in said]
-        text = f"group {self._last} of {', '.join(members)} by {backend}"
+        group = self.group = Group.of(self._last, members, self.offers, trial, now)
+        text = f"group {self._last} of {', '.join(members)} by {group.backend}"
         note = Note("rdma", "", text + (", for a test" if trial else ""))
-        return [note, FindCables(self._last, members)] if phase is Phase.CABLES else [note]
+        cables = group.phase is Phase.CABLES
+        return [note, FindCables(self._last, members)] if cables else [note]
 
     def _go_on(self, group: Group, now: float) -> list[Action]:
         if group.phase is Phase.STARTING:
@@ -302,8 +288,7 @@ class Rdma:
         return actions
 
     def _remember(self) -> Remember:
-        a = self.attempts
-        return Remember(self.enabled, a.failures, dict(a.quarantine), a.why)
+        return self.attempts.remember(self.enabled)
 
     def check_integrity(self) -> None:
         self.offers.check_integrity()
@@ -313,8 +298,6 @@ class Rdma:
         if self.group:
             self.group.check_integrity()
             assert self.group.number == self._last, "another group came after this one"
-        for wished in self._wished.values():
-            if wished.path is HopPath.RDMA:
-                assert self.enabled, "a hop uses RDMA, which is not enabled"
-                assert self.group, "a hop uses a group that is over"
-                assert wished.group == self.group.number, "a hop uses another group"
+        used = {wish.group for wish in self._wished.values() if wish.path is HopPath.RDMA}
+        assert not used or self.enabled, "a hop uses RDMA, which is not enabled"
+        assert used <= {self.group.number if self.group else 0}, "a hop uses another group"

@@ -8,8 +8,6 @@ from daemon.cluster.rdma.offers import Offers
 from daemon.cluster.rdma.trials import Trials
 from daemon.hop_path import HopPath
 
-NOT_ENABLED = "RDMA is not enabled"
-
 
 def wish(
     sender: str, receiver: str, group: Group | None, offers: Offers, trials: Trials, waits: str
@@ -30,6 +28,8 @@ def wish(
         return _zmq(sender, "the group is being started")
     if not group.reaches(sender, receiver):
         return _zmq(sender, "the two are not neighbours in the group")
+    if deaf := [node for node in (sender, receiver) if node in group.deaf]:
+        return _zmq(sender, f"the stage of {deaf[0]} is not connected to its rdma process")
     trial = trials[sender, receiver]
     if trial is None or not trial.passed:
         why = trial.in_words() if trial else "it is not probed yet"

@@ -31,7 +31,7 @@ class Starts:
         """How many more there may be. None while the file is damaged: nobody knows how many there
         were.
         """
-        if self.damage:
+        if self.damage or not boot:
             return 0
         return max(0, self.limit(backend) - self._count(boot, backend))
 
@@ -42,6 +42,8 @@ class Starts:
         """Why no more may be started, or ""."""
         if self.damage:
             return f"{self.damage}; delete the file once this machine was restarted"
+        if not boot:
+            return "nobody can tell when this machine was started, so that no start can be counted"
         if self.left(boot, backend):
             return ""
         limit = self.limit(backend)
