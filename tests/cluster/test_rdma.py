@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -97,16 +98,34 @@ def test_enabled_and_disabled_under_load(ring: Cluster, reference: Reference) ->
     assert ring.reissues() == 0, "a planned switch loses nothing"
 
 
+def held_by(cluster: Cluster, sequence: str) -> dict[int, int]:
+    """Tokens that each stage holds of it."""
+    rows = cluster.ask("kv")["sequences"]
+    return {row["stage"]: row["tokens"] for row in rows if row["sequence"] == sequence}
+
+
 def lose(ring: Cluster, reference: Reference, victim: int, sig: int) -> None:
-    """One rdma process goes wrong in the middle of an answer."""
+    """One rdma process goes wrong in the middle of an answer: the stages go on with what they hold,
+    and only what was on its way is computed again.
+    """
     stages = ring.stage_pids()
     running = Generation(ring, CODE, TOKENS).wait_tokens(10)
+    sequence, before = running.start["sequence"], ring.ask("pipeline")
+    held = held_by(ring, sequence)
     os.kill(ring.child_pid(victim, "daemon.rdma"), sig)
     until(lambda: not on_rdma(ring), "the loss is noticed")
+    since = held_by(ring, sequence)
+    assert held.keys() == since.keys() == set(range(len(stages))), "each stage has its part of it"
+    assert all(since[stage] >= held[stage] for stage in held), "what was held is held"
     running.wait_tokens(len(running.tokens) + 10)
     assert not running.over
     hurry(ring)
     reference.check(CODE, running.result().tokens)
+    after = ring.ask("pipeline")
+    again = Counter(after["reissues"]) - Counter(before["reissues"])
+    assert set(again) <= {"path"}, "no stage lacked anything"
+    assert after["refills"] == before["refills"]
+    assert after["epoch"] == before["epoch"]
     assert len(running.tokens) == TOKENS
     assert ring.stage_pids() == stages
     assert 1 <= running.reply["reissues"] <= 3, "for the group, and for each sender that was late"
