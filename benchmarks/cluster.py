@@ -32,6 +32,7 @@ class _Configured(local.LocalCluster):
     hosts: Sequence[str] = ()
     codec: str = "raw"
     hidden_memory: int | None = None
+    rdma: str = ""
 
     def node_config(self, index: int) -> dict[str, Any]:
         config = super().node_config(index)
@@ -40,6 +41,8 @@ class _Configured(local.LocalCluster):
             config["security"] = {"plain_networks": [f"{host}/32" for host in self.hosts]}
         if self.hidden_memory is not None:
             config["node"]["hidden_memory"] = self.hidden_memory
+        if self.rdma:
+            config["rdma"] = {"backend": self.rdma}
         if index == 0:
             config["coordinator"]["codec"] = self.codec
             config["coordinator"]["speculation"] = "auto" if self.guessing else "off"
@@ -53,7 +56,7 @@ class BenchCluster:
     `python -m module`. Nothing is guessed unless `guessing`, by a `draft` model beside the first
     stage if one is named: other comparisons are of the pipeline itself. Node n is on `hosts[n]`, on
     loopback if none are named; hidden states travel in `codec`, and are kept in `hidden_memory`
-    bytes, None: as many as usual.
+    bytes, None: as many as usual. `rdma` is the back end of its groups, as usual if none is named.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class BenchCluster:
         hosts: Sequence[str] = (),
         codec: str = "raw",
         hidden_memory: int | None = None,
+        rdma: str = "",
     ) -> None:
         names = [f"bench{number}" for number in range(len(split) if split else nodes)]
         plan = _Configured(
@@ -85,6 +89,7 @@ class BenchCluster:
             hosts=hosts,
             codec=codec,
             hidden_memory=hidden_memory,
+            rdma=rdma,
         )
         if (left := local.find(state)) is not None:
             left.stop()  # of a benchmark that was killed
@@ -109,6 +114,16 @@ class BenchCluster:
 
     def status(self) -> dict[str, Any]:
         return self.requests.ask("status")
+
+    def children(self, module: str) -> list[int]:
+        """The pids of those children of shardds that run this module, in the order of the nodes."""
+        found = []
+        for started in self._cluster.nodes:
+            for child in psutil.Process(started.pid).children():
+                with suppress(psutil.Error):  # it has just ended
+                    if module in child.cmdline():
+                        found.append(child.pid)
+        return found
 
     def cpu_seconds(self) -> dict[int, float]:
         """Of all its processes so far, by pid."""
@@ -171,11 +186,12 @@ class PinnedCluster(BenchCluster):
         hosts: Sequence[str] = (),
         codec: str = "raw",
         hidden_memory: int | None = None,
+        rdma: str = "",
     ) -> None:
         state = STATE / f"cluster-{name or blas or 'default'}"
         module = module or ("benchmarks.stock_shardd" if blas == STOCK else "daemon")
         super().__init__(
-            state, folder, split, module, nodes, guessing, draft, hosts, codec, hidden_memory
+            state, folder, split, module, nodes, guessing, draft, hosts, codec, hidden_memory, rdma
         )
 
     def _started(self) -> None:

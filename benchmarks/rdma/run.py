@@ -1,5 +1,5 @@
 """The `rdma` benchmark: what the way through two rdma processes costs, against a bare group and the
-ZeroMQ link, all over loopback.
+ZeroMQ link, all over loopback; and what a reader sees when it is taken or lost (gaps.py).
 
 Each pair of contestants has a core for each of its two machines: a stage's end shares one with its
 rdma process. All take turns within a round.
@@ -16,6 +16,7 @@ from functools import partial
 from benchmarks.calm import Calm
 from benchmarks.models import STATE
 from benchmarks.options import Options
+from benchmarks.rdma import gaps
 from benchmarks.rdma.rig import Rig
 from benchmarks.report import Check, Fact, at_least, at_most
 from benchmarks.rounds import interleave
@@ -89,7 +90,8 @@ def run(options: Options) -> tuple[list[Check], list[Fact], list[str]]:
         " spins while it receives, and knows all sizes beforehand.",
         calm.note(),
     ]
-    return checks, facts, notes
+    found = gaps.measure(options)
+    return checks + found[0], facts + found[1], notes + found[2]
 
 
 def _pair(stack: ExitStack, kind: str, where: str) -> list[Worker]:
