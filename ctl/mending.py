@@ -6,7 +6,6 @@ here are of what this machine says of itself, so that no node can name what they
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -34,6 +33,8 @@ class Mending:
 
 def this_machine() -> Machine:
     """As its own tools see it now."""
+    import asyncio
+
     from daemon.thunderbolt.look import Looker
 
     return asyncio.run(Looker().look(0.0)).machine
