@@ -20,7 +20,7 @@ from tests.cluster.prompts import CLASS, CODE
 from tests.cluster.reference import Reference
 
 PACE = "0.02"  # seconds more for each frame, until all is done that is done to a stream
-TOKENS = 800
+TOKENS = 500
 SIGNALS = [signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP]
 
 
