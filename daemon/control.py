@@ -8,13 +8,15 @@ from typing import Any
 
 import zmq
 
-from daemon.messages import MAX_MESSAGE_BYTES, Message, encode
+from daemon import logs
+from daemon.messages import MAX_MESSAGE_BYTES, Message, MessageError, decode, encode
 from transports.address import Address
 from transports.errors import AddressError
 from transports.sockets import bind
 
 LINGER_MS = 1000
 QUEUE = 1000
+log = logs.get("control")
 
 
 def dealer_options(socket: zmq.Socket[Any], routing_id: str) -> None:
@@ -35,6 +37,30 @@ def say(socket: zmq.Socket[Any], message: Message) -> bool:
     except zmq.Again:
         return False
     return True
+
+
+class Listener:
+    """What a child hears of the coordinator; what is of a lower `term` than the highest is not."""
+
+    def __init__(self, socket: zmq.Socket[Any], term: int = 0) -> None:
+        self.term = term
+        self._socket = socket
+
+    def hear(self) -> Message | None:
+        """The next message that is to be obeyed; None when none is there."""
+        while True:
+            try:
+                message = decode(self._socket.recv(zmq.NOBLOCK))
+            except zmq.Again:
+                return None
+            except MessageError as error:
+                log.warning("dropped a control message: %s", error)
+                continue
+            term = getattr(message, "term", self.term)
+            if term >= self.term:
+                self.term = term
+                return message
+            log.warning("ignored %s of term %d", type(message).__name__, term)
 
 
 def open_router(context: zmq.Context[Any], address: str) -> tuple[zmq.Socket[Any], str]:

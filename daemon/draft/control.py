@@ -7,14 +7,11 @@ from typing import Any
 
 import zmq
 
-from daemon import logs
 from daemon import messages as msg
-from daemon.control import dealer_options, say
+from daemon.control import Listener, dealer_options, say
 from daemon.draft.drafter import Guess, Lag
 from daemon.draft.model import DraftModel
 from daemon.version import VERSION
-
-log = logs.get("draft")
 
 
 class Control:
@@ -26,7 +23,7 @@ class Control:
         self.socket = context.socket(zmq.DEALER)
         dealer_options(self.socket, f"draft:{node}:{incarnation}")
         self._me = node, incarnation
-        self._term = 0
+        self._listener = Listener(self.socket)
 
     def say(self, message: msg.Message) -> bool:
         return say(self.socket, message)
@@ -46,7 +43,7 @@ class Control:
             model.info.vocab_size,
             model.vocabulary,
             token_seconds,
-            self._term,
+            self._listener.term,
         )
         return self.say(hello)
 
@@ -62,19 +59,7 @@ class Control:
 
     def hear(self) -> msg.Message | None:
         """The next message that is to be obeyed; None when none is there."""
-        while True:
-            try:
-                message = msg.decode(self.socket.recv(zmq.NOBLOCK))
-            except zmq.Again:
-                return None
-            except msg.MessageError as error:
-                log.warning("dropped a control message: %s", error)
-                continue
-            term = getattr(message, "term", self._term)
-            if term >= self._term:
-                self._term = term
-                return message
-            log.warning("ignored %s of term %d", type(message).__name__, term)
+        return self._listener.hear()
 
     def close(self) -> None:
         self.socket.close(linger=200)

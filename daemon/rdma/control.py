@@ -7,13 +7,10 @@ from typing import Any
 
 import zmq
 
-from daemon import logs
 from daemon import messages as msg
-from daemon.control import dealer_options, say
+from daemon.control import Listener, dealer_options, say
 from daemon.rdma.counters import Counters
 from daemon.rdma.probing import Finding
-
-log = logs.get("rdma")
 
 
 class Control:
@@ -29,7 +26,7 @@ class Control:
         dealer_options(self.socket, f"rdma:{node}:{incarnation}:{start.group}")
         self._me = node, incarnation, start.group
         self._rank = start.rank
-        self._term = start.term
+        self._listener = Listener(self.socket, start.term)
 
     def joined(self, seconds: float, reach: list[int]) -> bool:
         """False when it has to be said again."""
@@ -59,19 +56,7 @@ class Control:
 
     def hear(self) -> msg.Message | None:
         """The next message that is to be obeyed; None when none is there."""
-        while True:
-            try:
-                message = msg.decode(self.socket.recv(zmq.NOBLOCK))
-            except zmq.Again:
-                return None
-            except msg.MessageError as error:
-                log.warning("dropped a control message: %s", error)
-                continue
-            term = getattr(message, "term", self._term)
-            if term >= self._term:
-                self._term = term
-                return message
-            log.warning("ignored %s of term %d", type(message).__name__, term)
+        return self._listener.hear()
 
     def close(self) -> None:
         self.socket.close(linger=200)

@@ -18,9 +18,8 @@ import math
 from daemon.hop_path import HopPath
 from transports.frame import Turn
 
-HOLD_SECONDS = (
-    1.0  # a frame of 64 MB takes 0.6 s in Gigabit Ethernet, and shows only when it is whole
-)
+# A frame of 64 MB takes 0.6 s in Gigabit Ethernet, and shows only when it is whole.
+HOLD_SECONDS = 1.0
 DOWN_SECONDS = 0.05  # when nobody is at the other end any more
 
 Number = tuple[int, int]  # term and turn
