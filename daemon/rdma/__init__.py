@@ -1,6 +1,6 @@
 """The rdma process: one group of mx.distributed for its whole life, and bytes that pass through it.
 
-    stage ══ lane down ══► Downward ── Outgoing ─► a neighbour's Inward ══ lane up ══► its stage
+    stage ══ lane down ══► Downward ── Sending ─► a neighbour's Inward ══ lane up ══► its stage
 
 A child of shardd that may be killed, crash or hang at any moment. So it knows no frame, holds
 nothing that could be lost, and ends at the first thing that goes wrong, with a last line on stderr

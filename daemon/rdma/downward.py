@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import mlx.core as mx
 
 from daemon.rdma.counters import Counters
-from daemon.rdma.line import MOST_BYTES, Kind, Line, Outgoing
+from daemon.rdma.line import MOST_BYTES, Kind, Line, Sending
 from daemon.rdma.stage_link import BROKEN, StageLink
 from daemon.rdma.strand import Strand
 from daemon.rdma.watch import Operation
@@ -61,16 +61,16 @@ class Downward(threading.Thread):
             for _ in further_pieces(head.total):
                 self._next(end)
         else:
-            outgoing = Outgoing(line, self._strand, Kind.FRAME)
-            outgoing.put(first.block, first.stop == head.total)
+            sending = Sending(line, self._strand, Kind.FRAME)
+            sending.put(first.block, first.stop == head.total)
             if first.stop < head.total:
-                self._pass_rest(end, head.total, outgoing)
-            outgoing.close()
+                self._pass_rest(end, head.total, sending)
+            sending.close()
             counters.frames_out += 1
             counters.bytes_out += head.total
         end.reader.free()
 
-    def _pass_rest(self, end: StageEnd, total: int, outgoing: Outgoing) -> None:
+    def _pass_rest(self, end: StageEnd, total: int, sending: Sending) -> None:
         """Whatever happens to the stage, the neighbour waits for all of it: zeros in its place make
         a message that its stage drops (transports/shared/message.py).
         """
@@ -80,10 +80,10 @@ class Downward(threading.Thread):
                 piece = self._next(end)
             except BROKEN:
                 for missing, until in rest[number:]:
-                    outgoing.put(memoryview(bytes(until - missing)), until == total)
-                outgoing.close()
+                    sending.put(memoryview(bytes(until - missing)), until == total)
+                sending.close()
                 raise
-            outgoing.put(piece.payload[start:stop], stop == total)
+            sending.put(piece.payload[start:stop], stop == total)
 
     def _next(self, end: StageEnd) -> Piece:
         """The next piece of a message that has begun."""

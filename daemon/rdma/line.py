@@ -109,7 +109,7 @@ class Line:
         return Ending(PEER, f"rank {self.rank} is gone: {why}")
 
 
-class Outgoing:
+class Sending:
     """One message on its way; the line is its own until `close`."""
 
     def __init__(self, line: Line, strand: Strand, kind: Kind) -> None:

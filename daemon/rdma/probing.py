@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from daemon.rdma.line import Kind, Line, Outgoing
+from daemon.rdma.line import Kind, Line, Sending
 from daemon.rdma.strand import Strand
 from daemon.rdma.watch import Operation
 from transports.shared.layout import BLOCK_BYTES, HEAD, HEAD_BYTES, MAGIC, Head, further_pieces
@@ -128,12 +128,12 @@ class Prober(threading.Thread):
         view = memoryview(message)
         HEAD.pack_into(view, 0, MAGIC, kind, line.rank, line.me, len(payload), 0, 0)
         view[HEAD_BYTES : HEAD_BYTES + len(payload)] = payload
-        outgoing = Outgoing(line, self._strand, kind)
+        sending = Sending(line, self._strand, kind)
         rest = list(further_pieces(len(payload)))
-        outgoing.put(view[:BLOCK_BYTES], not rest)
+        sending.put(view[:BLOCK_BYTES], not rest)
         for start, end in rest:
-            outgoing.put(view[HEAD_BYTES + start : HEAD_BYTES + end], end == len(payload))
-        outgoing.close()
+            sending.put(view[HEAD_BYTES + start : HEAD_BYTES + end], end == len(payload))
+        sending.close()
 
     def _try(self, asked: _Asked) -> Finding:
         number, rank = asked.probe, asked.rank
