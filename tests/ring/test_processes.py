@@ -4,16 +4,37 @@ from __future__ import annotations
 
 import random
 import signal
+import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from daemon.hop_path import HopPath
 from tests.rdma.rig import Rig as Processes
 from tests.ring.rig import Hop
 
-CLOSE_S = 0.05
+WARM, TURNS = 100, 1000
+GROWTH = 2 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What a process has: descriptors, threads and mapped regions; bytes of memory."""
+
+    counts: tuple[int, int, int]
+    memory: int
+
+
+def holding(process: psutil.Process) -> Holding:
+    regions = 0
+    if sys.platform == "linux":
+        maps = process.memory_maps(grouped=False)
+        regions = sum("memfd:shardbus-rdma" in one.path for one in maps)
+    counts = process.num_fds(), process.num_threads(), regions
+    return Holding(counts, process.memory_info().rss)
 
 
 @pytest.fixture
@@ -33,15 +54,27 @@ def hop(group: Processes) -> Iterator[Hop]:
     made.b.ring.close(0.0)
 
 
-def test_turns_under_load_lose_and_reorder_nothing(hop: Hop) -> None:
+def test_a_thousand_turns_lose_reorder_and_leak_nothing(group: Processes, hop: Hop) -> None:
     rng = random.Random(2)
-    for _ in range(100):
+    mine = psutil.Process()
+    processes = [mine, *(psutil.Process(one.pid) for one in group.processes)]
+    before: list[Holding] = []
+    for turn in range(TURNS):
+        if turn == WARM:
+            hop.all_came()
+            before = [holding(process) for process in processes]
         hop.send(rng.randrange(3))
         assert hop.switch() == ""
         hop.send(rng.randrange(3))
         hop.until(lambda: len(hop.b.got) >= hop.sent - 2)
     hop.all_came()
     assert not hop.a.lost + hop.b.lost
+    after = [holding(process) for process in processes]
+    assert [one.counts for one in after] == [one.counts for one in before]
+    assert all(b.memory - a.memory < GROWTH for a, b in zip(before, after, strict=True))
+    assert {child.pid for child in mine.children(recursive=True)} == {
+        one.pid for one in group.processes
+    }
 
 
 @pytest.mark.parametrize("victim", [0, 1])
