@@ -18,9 +18,13 @@ from tests.cluster.generation import Generation
 from tests.cluster.harness import PATIENCE, Cluster, until
 from tests.cluster.prompts import CLASS, CODE
 from tests.cluster.reference import Reference
+from tests.holding import Holding, holding
 
 PACE = "0.02"  # seconds more for each frame, until all is done that is done to a stream
 TOKENS = 500
+LONG = 2000
+WARM, SWITCHES = 100, 1000
+GROWTH = 16 << 20  # bytes that a process may have more
 SIGNALS = [signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP]
 
 
@@ -147,6 +151,43 @@ def test_a_hundred_that_go_wrong(ring: Cluster, reference: Reference, sig: int) 
         told = enable(ring)  # at once: an operator waits for no pause
         assert [hop["path"] for hop in told["hops"]] == ["rdma", "rdma"], (turn, told)
         lose(ring, reference, turn % 3, sig)
+
+
+@pytest.mark.soak
+def test_a_thousand_switches_leave_nothing_over(ring: Cluster, reference: Reference) -> None:
+    """Of two hops, there and back, each time with processes of their own, while one reads."""
+    switch_while_one_reads(ring, reference, WARM)
+    before = held_when_empty(ring)
+    switch_while_one_reads(ring, reference, SWITCHES)
+    after = held_when_empty(ring)
+    assert ring.reissues() == 0
+    assert after.keys() == before.keys(), "the same processes"
+    for pid, was in before.items():
+        assert all(a <= b for a, b in zip(after[pid].counts, was.counts, strict=True)), pid
+        assert after[pid].memory - was.memory < GROWTH
+
+
+def switch_while_one_reads(ring: Cluster, reference: Reference, switches: int) -> None:
+    running = Generation(ring, CODE, LONG)
+    for turn in range(0, switches, 4):
+        if running.over:
+            reference.check(CODE, running.result().tokens)
+            running = Generation(ring, CODE, LONG)
+        running.wait_tokens(len(running.tokens) + 1)
+        told = enable(ring)
+        assert [hop["path"] for hop in told["hops"]] == ["rdma", "rdma"], (turn, told)
+        assert ring.ask("rdma.disable")["changed"]
+        until(lambda: not processes(ring), "the rdma processes end")
+    hurry(ring)
+    reference.check(CODE, running.result().tokens)
+    ring.mark("pace-0", PACE)
+
+
+def held_when_empty(cluster: Cluster) -> dict[int, Holding]:
+    """By each of its processes."""
+    cluster.wait_empty()
+    cluster.ask("kv.evict", sequence="all")
+    return {one.pid: holding(one) for one in cluster.family()}
 
 
 def test_a_killed_coordinator_leaves_the_group_standing(ring: Cluster) -> None:

@@ -4,37 +4,19 @@ from __future__ import annotations
 
 import random
 import signal
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 
 from daemon.hop_path import HopPath
+from tests.holding import Holding, holding
 from tests.rdma.rig import Rig as Processes
 from tests.ring.rig import Hop
 
 WARM, TURNS = 100, 1000
 GROWTH = 2 << 20  # bytes
-
-
-@dataclass(frozen=True)
-class Holding:
-    """What a process has: descriptors, threads and mapped regions; bytes of memory."""
-
-    counts: tuple[int, int, int]
-    memory: int
-
-
-def holding(process: psutil.Process) -> Holding:
-    regions = 0
-    if sys.platform == "linux":
-        maps = process.memory_maps(grouped=False)
-        regions = sum("memfd:shardbus-rdma" in one.path for one in maps)
-    counts = process.num_fds(), process.num_threads(), regions
-    return Holding(counts, process.memory_info().rss)
 
 
 @pytest.fixture
