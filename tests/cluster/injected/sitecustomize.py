@@ -59,9 +59,8 @@ def _inject(marks: Path) -> None:
         drag = marks / f"drag-{self.index}"
         if drag.exists() and len(frame.tokens) >= int(drag.read_text()):
             time.sleep(SLEEP_SECONDS)
-        pace = marks / f"pace-{self.index}"
-        if pace.exists():
-            time.sleep(float(pace.read_text()))
+        with suppress(FileNotFoundError):  # it is taken away while this looks
+            time.sleep(float((marks / f"pace-{self.index}").read_text()))
         for fault in ("spin", "sleep"):
             marker = marks / f"{fault}-{self.index}"
             if marker.exists() and len(frame.tokens) >= int(marker.read_text()):
