@@ -12,6 +12,7 @@ from daemon import logs
 from daemon.config import EX_CONFIG, load
 from daemon.coordinator.models import UnknownModel
 from daemon.draft.process import DraftProcess
+from daemon.engine import kernels
 from daemon.engine.errors import LoadError
 from daemon.service import compute_in_batches, dump_stacks_on_request
 
@@ -20,6 +21,7 @@ def main() -> None:
     config = load(Path(sys.argv[1]))
     logs.setup(config.log.format, config.log.level, config.node.name, "draft")
     dump_stacks_on_request()
+    kernels.enter()
     compute_in_batches()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is shardd's to handle
     try:

@@ -19,6 +19,7 @@ from daemon.draft.control import Control
 from daemon.draft.drafter import Drafter
 from daemon.draft.model import DraftModel
 from daemon.draft.watch import Watch
+from daemon.engine import kernels
 from daemon.service import settle
 
 log = logs.get("draft")
@@ -70,6 +71,7 @@ class DraftProcess:
         self._drafter, self._token_seconds = self._model.load(self._config.node, self._loading)
         log.info("%s drafts a token in %.1f ms", self._model.name, self._token_seconds * 1e3)
         self._hello_due = True
+        kernels.publish()
         settle()
 
     def _loading(self, done: int, total: int) -> None:

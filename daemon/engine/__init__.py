@@ -4,6 +4,7 @@
     checkpoint.py, digest.py     headers and hash of its weights               no MLX
     vocabulary.py    hash of its tokenizer's ids and tokens                    no MLX
     blas.py          which BLAS a stage should run                             no MLX
+    kernels.py       where MLX keeps what it compiles                          no MLX
     errors.py        what can go wrong                                         no MLX
     stage.py         Stage: load, run, warm
     caches.py, kv.py, quantized.py, states.py    what a stage keeps of a sequence, of a layer

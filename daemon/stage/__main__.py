@@ -10,6 +10,7 @@ from pathlib import Path
 
 from daemon import logs
 from daemon.config import load
+from daemon.engine import kernels
 from daemon.service import compute_in_batches, dump_stacks_on_request
 from daemon.stage.process import StageProcess
 
@@ -18,6 +19,7 @@ def main() -> None:
     config = load(Path(sys.argv[1]))
     logs.setup(config.log.format, config.log.level, config.node.name, "stage")
     dump_stacks_on_request()
+    kernels.enter()
     process = StageProcess(config, sys.argv[2], int(sys.argv[3]))
     compute_in_batches()
     signal.signal(signal.SIGTERM, lambda signum, frame: process.stop())

@@ -10,6 +10,7 @@ import mlx.core as mx
 from daemon import logs
 from daemon import messages as msg
 from daemon.config import Config
+from daemon.engine import kernels
 from daemon.engine.errors import LoadError
 from daemon.engine.stage import Stage
 from daemon.layers import LayerRange
@@ -106,6 +107,7 @@ class Place:
             progress.loading = False
         worker = Worker(ready.stage, ready.coder, 0, self.clock, load.digest, ready.hidden)
         self.hold(worker, self.told(ready, load.digest))
+        kernels.publish()  # it is this thread that compiles
         settle()
 
     def told(self, ready: Ready, digest: str) -> msg.Loaded:

@@ -1,0 +1,70 @@
+"""What MLX compiles lies in a folder of the process, and is shared only when it is whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROGRAM = """if True:
+    import json, os, sys, tempfile
+    from pathlib import Path
+    from daemon.engine import kernels
+    kernels.enter()
+    own = Path(os.environ["TMPDIR"])
+    found = sorted(p.name for p in own.rglob("*.so"))
+    import mlx.core as mx
+    if "publish" in sys.argv:
+        mx.eval(mx.compile(lambda x: mx.exp(x) * x + 1)(mx.ones((2,))))
+        kernels.publish()
+    made = sorted(p.name for p in own.rglob("*.so"))
+    print(json.dumps([str(own), found, made, tempfile.gettempdir()]))
+"""
+
+
+def run(folder: Path, *words: str) -> Any:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *words],
+        env={**os.environ, "TMPDIR": str(folder)},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="MLX compiles with g++ on the CPU")
+def test_what_one_has_compiled_the_next_finds(tmp_path: Path) -> None:
+    first, found, made, temporary = run(tmp_path, "publish")
+    assert not found
+    assert made
+    assert temporary == str(tmp_path), "Python's own files are where they were"
+    second, found, _, _ = run(tmp_path)
+    assert found == made
+    assert second != first
+    assert not Path(first).exists(), "it has ended"
+    assert not (tmp_path / "mlx").exists(), "what all processes would share"
+
+
+def test_half_a_library_is_nobody_elses(tmp_path: Path) -> None:
+    """As of a process that was killed while it compiled."""
+    own, *_ = run(tmp_path)
+    half = Path(own) / "mlx" / "libhalf.so"
+    half.parent.mkdir()
+    half.write_bytes(b"half")
+    _, found, _, _ = run(tmp_path)
+    assert not found
+    assert not half.exists()
+
+
+def test_a_folder_that_others_can_write_to_is_not_used(tmp_path: Path) -> None:
+    home = tmp_path / f"shardbus-{os.getuid()}"
+    home.mkdir()
+    home.chmod(0o777)
+    own, *_ = run(tmp_path)
+    assert own == str(tmp_path), "MLX's own place"
