@@ -6,7 +6,6 @@ No dependency: systemd's protocol is one datagram of `KEY=value` lines. Signals 
 
 from __future__ import annotations
 
-import asyncio
 import enum
 import faulthandler
 import gc
@@ -15,8 +14,12 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from daemon.config.errors import EX_CONFIG
+
+if TYPE_CHECKING:
+    import asyncio  # most processes have no loop, and it takes a while to import
 
 LAUNCHD_LABEL = "io.shardbus.shardd"
 SEND_TIMEOUT_S = 1.0
