@@ -1,8 +1,8 @@
 """Trying the way to a neighbour and back, and answering who tries it from there.
 
 Small messages for the round trip, then large ones, of which the first is checked by its checksum
-and the others tell the bandwidth. Each is sent alone, and waits for its answer: a frame never waits
-behind more than one of them.
+and the others tell the bandwidth. Each is sent alone, waits for its answer, and a large one is
+followed by a pause: a frame never waits behind more than one of them, nor does who computes here.
 """
 
 from __future__ import annotations
@@ -29,9 +29,11 @@ PINGS = 32
 PING_BYTES = 4096
 BULKS = 5
 BULK_BYTES = 4 << 20
+PAUSE_SECONDS = 0.04  # before each of these
 IDLE_SECONDS = 1.0  # without frames, until the other side may sleep
 
 _NUMBER = 8  # bytes
+_WINDOW = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ class Prober(threading.Thread):
         is given back.
         """
         if isinstance(item, Line):
-            self._send(item, Kind.REST, b"")
+            self._say(item, Kind.REST, b"")
         elif isinstance(item, _Asked) or item.head.kind == Kind.PONG:
             return item
         else:
@@ -116,23 +118,24 @@ class Prober(threading.Thread):
     def _answer(self, came: _Came) -> None:
         line = self._lines[came.rank]
         if came.head.kind == Kind.PING:
-            self._send(line, Kind.PONG, bytes(came.payload))
+            self._say(line, Kind.PONG, bytes(came.payload))
             return
         number, checksum = bytes(came.payload[:_NUMBER]), 0
         if number == bytes(_NUMBER):  # the one that is checked
             checksum = zlib.crc32(came.payload)
-        self._send(line, Kind.PONG, number + checksum.to_bytes(_NUMBER, "little"))
+        self._say(line, Kind.PONG, number + checksum.to_bytes(_NUMBER, "little"))
 
-    def _send(self, line: Line, kind: Kind, payload: bytes) -> None:
-        message = bytearray(HEAD_BYTES + max(len(payload), BLOCK_BYTES - HEAD_BYTES))
+    def _say(self, line: Line, kind: Kind, payload: bytes) -> None:
+        self._send(line, kind, _message(line, kind, payload), len(payload))
+
+    def _send(self, line: Line, kind: Kind, message: bytearray, total: int) -> None:
+        """`total` is of its payload."""
         view = memoryview(message)
-        HEAD.pack_into(view, 0, MAGIC, kind, line.rank, line.me, len(payload), 0, 0)
-        view[HEAD_BYTES : HEAD_BYTES + len(payload)] = payload
         sending = Sending(line, self._strand, kind)
-        rest = list(further_pieces(len(payload)))
+        rest = list(further_pieces(total))
         sending.put(view[:BLOCK_BYTES], not rest)
         for start, end in rest:
-            sending.put(view[HEAD_BYTES + start : HEAD_BYTES + end], end == len(payload))
+            sending.put(view[HEAD_BYTES + start : HEAD_BYTES + end], end == total)
         sending.close()
 
     def _try(self, asked: _Asked) -> Finding:
@@ -155,37 +158,70 @@ class Prober(threading.Thread):
         for _ in range(PINGS):
             payload = os.urandom(PING_BYTES)
             began = time.monotonic()
-            if self._exchange(line, Kind.PING, payload, deadline) != payload:
+            self._say(line, Kind.PING, payload)
+            if self._answer_of(line, deadline) != payload:
                 raise _NoGood(f"what rank {line.rank} sent back is not what it was sent")
             trips.append(time.monotonic() - began)
         return statistics.median(trips)
 
     def _bulk(self, line: Line, trip: float, deadline: float) -> float:
         """Bytes per second, the median."""
-        body = os.urandom(BULK_BYTES - _NUMBER)
+        message = _message(line, Kind.BULK, bytes(_NUMBER) + _noise())
+        payload = memoryview(message)[HEAD_BYTES:]
+        checksum = zlib.crc32(payload)  # of the first; of the others nothing is computed
         rates = []
         for number in range(BULKS):
+            self._let_pass()
             name = number.to_bytes(_NUMBER, "little")
-            payload = name + body
-            expected = zlib.crc32(payload) if number == 0 else 0
+            payload[:_NUMBER] = name
+            expected = name + (0 if number else checksum).to_bytes(_NUMBER, "little")
             began = time.monotonic()
-            answer = self._exchange(line, Kind.BULK, payload, deadline)
-            if answer != name + expected.to_bytes(_NUMBER, "little"):
+            self._send(line, Kind.BULK, message, BULK_BYTES)
+            if self._answer_of(line, deadline) != expected:
                 raise _NoGood(f"rank {line.rank} has another checksum of {BULK_BYTES} bytes")
             if number:
                 rates.append(BULK_BYTES / max(time.monotonic() - began - trip, 1e-9))
         return statistics.median(rates)
 
-    def _exchange(self, line: Line, kind: Kind, payload: bytes, deadline: float) -> bytes:
-        """The answer. Meanwhile others are answered: they may be waiting for that."""
-        self._send(line, kind, payload)
+    def _answer_of(self, line: Line, deadline: float) -> bytes:
+        while pong := self._next_pong(deadline):
+            if pong.rank == line.rank:
+                return bytes(pong.payload)
+        raise _NoGood(f"rank {line.rank} did not answer in {LIMIT_SECONDS:g} s")
+
+    def _let_pass(self) -> None:
+        """What waits for the line, or for the core."""
+        until = time.monotonic() + PAUSE_SECONDS
+        while self._next_pong(until):
+            pass  # late ones
+
+    def _next_pong(self, until: float) -> _Came | None:
+        """None when none comes until then. Meanwhile others are answered: they may be waiting for
+        that.
+        """
         while True:
-            left = deadline - time.monotonic()
+            left = until - time.monotonic()
             try:
                 item = self._take(self._work.get(timeout=max(0.0, left)))
             except queue.Empty:
-                raise _NoGood(f"rank {line.rank} did not answer in {LIMIT_SECONDS:g} s") from None
+                return None
             if isinstance(item, _Asked):
                 self._later.append(item)
-            elif item and item.rank == line.rank:
-                return bytes(item.payload)
+            elif item:
+                return item
+
+
+def _message(line: Line, kind: Kind, payload: bytes) -> bytearray:
+    message = bytearray(HEAD_BYTES + max(len(payload), BLOCK_BYTES - HEAD_BYTES))
+    HEAD.pack_into(message, 0, MAGIC, kind, line.rank, line.me, len(payload), 0, 0)
+    message[HEAD_BYTES : HEAD_BYTES + len(payload)] = payload
+    return message
+
+
+def _noise() -> bytes:
+    """What a bulk has behind its number: no two pieces of it alike, so that what arrives in another
+    order has another checksum. To draw all of it would take longer than to send it.
+    """
+    drawn = os.urandom(_WINDOW + BULK_BYTES // _WINDOW)
+    windows = b"".join(drawn[n : n + _WINDOW] for n in range(BULK_BYTES // _WINDOW))
+    return windows[_NUMBER:]
