@@ -9,7 +9,7 @@ from typing import Any
 
 import zmq
 
-from daemon import logs
+from daemon import autogroup, logs
 from daemon import messages as msg
 from daemon.config import Config
 from daemon.rdma.control import Control
@@ -66,6 +66,7 @@ class RdmaProcess:
             joined = joined or self._control.joined(formed.seconds, [*formed.lines])
             if now >= self._next_beat:
                 self._next_beat = now + self._config.timeouts.heartbeat_s
+                autogroup.take_back()
                 self._control.beat(stage.end is not None, self._counters)
             while not self._findings.empty():
                 self._control.probed(self._findings.get())

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from daemon import logs
+from daemon import autogroup, logs
 from daemon.config import EX_CONFIG
 from daemon.supervisor.output import Output
 from daemon.supervisor.policy import RestartPolicy, RestartRules
@@ -72,7 +72,11 @@ class Child:
         log_file: Path,
         on_exit: Callable[[Exit], None],
         rules: RestartRules | None = None,
+        nice: int = 0,
     ) -> None:
+        """Where there are such things its session starts with this nice value, until it has taken
+        that back itself (autogroup.py).
+        """
         self.name = name
         self.pid = 0
         self._why = ""  # it was killed from here
@@ -81,6 +85,7 @@ class Child:
         self._output = Output(log_file)
         self._on_exit = on_exit
         self._policy = RestartPolicy(rules or RestartRules())
+        self._nice = nice
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = asyncio.Event()
         self._ended = asyncio.Event()
@@ -145,6 +150,8 @@ class Child:
         finally:
             os.close(writer)
         self._process, self.pid, self._why = process, process.pid, ""
+        if self._nice:
+            autogroup.change(self.pid, self._nice)
         log.info("%s started, pid %d", self.name, self.pid)
         output = asyncio.create_task(self._keep_output(os.fdopen(reader, "rb", buffering=0)))
         try:

@@ -88,6 +88,9 @@ def test_enabled_and_disabled_under_load(ring: Cluster, reference: Reference) ->
     assert all(hop["round_trip_seconds"] > 0 for hop in told["hops"])
     assert told["group"]["nodes"] == ring.names
     assert on_rdma(ring)
+    files = [Path(f"/proc/{pid}/autogroup") for pid in processes(ring)]
+    nice = [file.read_text().split()[-1] for file in files if file.exists()]
+    assert nice == ["0"] * len(nice), "a process that has started is as nice as any other"
     for one in running:
         one.wait_tokens(len(one.tokens) + 20)
     assert ring.ask("rdma.disable")["changed"]

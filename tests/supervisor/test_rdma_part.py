@@ -116,6 +116,7 @@ def play(
     class Scripted(Child):
         def __init__(self, name: str, command: list[str], *rest: Any) -> None:
             world.command = command  # type: ignore[attr-defined]
+            world.nice = rest[-1]  # type: ignore[attr-defined]
             super().__init__(name, [sys.executable, "-c", world.script], *rest)
 
     monkeypatch.setattr(part, "Child", Scripted)
@@ -177,6 +178,7 @@ def test_one_process_for_one_group(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         command = world.command  # type: ignore[attr-defined]
         assert command[1:3] == ["-m", "daemon.rdma"]
         assert command[4:6] == ["s1", str(os.getpid())]
+        assert world.nice == part.NICE  # type: ignore[attr-defined]
         start = msg.decode(bytes.fromhex(command[6]))
         assert isinstance(start, msg.RdmaStart)
         assert start.group == 3

@@ -27,6 +27,7 @@ OFFER_SECONDS = 2.0
 STOP_SECONDS = 1.0  # for a process to end by itself; one that is stopped or spins is killed then
 LOOK_SECONDS = 60.0  # between two looks at the machine's devices
 ONCE = RestartRules(burst=0)
+NICE = 10  # while it starts: about a tenth of a core that the stage computes on
 UNKNOWN = Found("", (), "it has not been looked at yet")
 log = logs.get("supervisor")
 
@@ -143,7 +144,8 @@ class RdmaPart:
         command += [str(config.node.state_dir / "config.resolved.yaml"), self._incarnation]
         command += [str(os.getpid()), msg.encode(start).hex()]
         file = Path(config.node.state_dir) / "logs" / "rdma.log"
-        self._child = Child("rdma", command, dict(os.environ), file, self._has_ended, ONCE)
+        environment = dict(os.environ)
+        self._child = Child("rdma", command, environment, file, self._has_ended, ONCE, NICE)
         self._adopt(self._child)
         self._keep(self._child.run())
 
