@@ -17,23 +17,8 @@ from itertools import pairwise
 from daemon import messages as msg
 from daemon.cluster.events import Action, FramesLost, GroupLost, Note, PathChanged, Slot, ToStage
 from daemon.cluster.rules import Rules
+from daemon.cluster.wish import Wish
 from daemon.hop_path import HopPath, PathLoss
-
-NOT_ENABLED = "it is not enabled"
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """For one hop: by RDMA to `rank` of `group`, or by ZeroMQ because of `why`."""
-
-    path: HopPath = HopPath.ZMQ
-    group: int = 0
-    rank: int = 0
-    why: str = NOT_ENABLED
-
-    @property
-    def way(self) -> tuple[HopPath, int, int]:
-        return (self.path, self.group, self.rank)
 
 
 @dataclass(slots=True)
@@ -45,15 +30,18 @@ class Hop:
 
     sender: str
     receiver: str
-    wish: Wish = field(default_factory=Wish)
+    wish: Wish = field(init=False)
     fallbacks: Counter[str] = field(default_factory=Counter)
     path: HopPath = HopPath.ZMQ
     refusal: str = ""
     group: int = 0
-    asked: Wish = field(default_factory=Wish)
+    asked: Wish = field(init=False)
     turn: int = 0
     answered: bool = True
     asked_at: float = float("-inf")
+
+    def __post_init__(self) -> None:
+        self.wish = self.asked = Wish(self.sender)
 
     @property
     def why_not(self) -> str:
@@ -79,14 +67,14 @@ class Paths:
         self._over.clear()
         self._turn = 0
         for hop in self.hops:
-            hop.wish, hop.group, hop.turn = Wish(), 0, 0
+            hop.wish, hop.group, hop.turn = Wish(hop.sender), 0, 0
             hop.path = HopPath.ZMQ
 
     # --- what is wished ---
 
-    def wish(self, sender: str, wish: Wish) -> None:
-        """For the hop from this stage on; it is asked for with the next `advance`."""
-        hop = self.of(sender)
+    def wish(self, wish: Wish) -> None:
+        """It is asked for with the next `advance`."""
+        hop = self.of(wish.sender)
         if hop is not None and not (wish.path is HopPath.RDMA and wish.group in self._over):
             hop.wish = wish
 
@@ -144,7 +132,7 @@ class Paths:
         carrying = [hop for hop in self.hops if hop.group == group]
         for hop in self.hops:
             if hop.wish.group == group:
-                hop.wish = Wish(why=why)
+                hop.wish = Wish(hop.sender, why=why)
         for hop in carrying:
             hop.fallbacks[reason] += 1
         over = GroupLost(group, reason, why)

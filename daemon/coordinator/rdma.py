@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from daemon import messages as msg
 from daemon.cluster.events import GroupLost, Note, ToNode
-from daemon.cluster.paths import Wish
 from daemon.cluster.rdma import events as rd
 from daemon.cluster.rdma.policy import Rdma
 from daemon.cluster.rdma.rules import RdmaRules
+from daemon.cluster.wish import Wish
 from daemon.coordinator.cables import Cables
 from daemon.coordinator.rdma_memory import RdmaMemory
 from daemon.hop_path import HopPath
@@ -49,8 +49,8 @@ class RdmaGroups:
 
     def tick(self) -> None:
         self._look()
-        for wished in self.policy.wishes:  # a layout that came up meanwhile knows nothing of them
-            self._wish(wished)
+        for wish in self.policy.wishes:  # a layout that came up meanwhile knows nothing of them
+            self._of.cluster.paths.wish(wish)
 
     def _look(self) -> None:
         cluster = self._of.cluster
@@ -75,8 +75,8 @@ class RdmaGroups:
             case rd.ToProcess():
                 peer = f"rdma:{action.node}:{action.incarnation}:{action.group}"
                 of.say(peer.encode(), replace(action.message, term=term))
-            case rd.WishPath():
-                self._wish(action)
+            case Wish():
+                of.cluster.paths.wish(action)
             case rd.GroupOver(group, reason, why):
                 self._beats.clear()
                 of.do(of.cluster.group_over(group, reason, why, now))
@@ -89,10 +89,6 @@ class RdmaGroups:
                 of.clients.rdma.tested(action)
             case Note():
                 of.note(action.kind, action.node, action.text)
-
-    def _wish(self, wished: rd.WishPath) -> None:
-        wish = Wish(wished.path, wished.group, wished.rank, wished.why)
-        self._of.cluster.paths.wish(wished.node, wish)
 
     # --- people ---
 
@@ -132,7 +128,7 @@ class RdmaGroups:
 
     def hops(self) -> list[dict[str, Any]]:
         """Between stages: the path in use, and why it is not RDMA."""
-        wished = {wish.node: wish for wish in self.policy.wishes}
+        wished = {wish.sender: wish for wish in self.policy.wishes}
         rows = []
         for one, other in pairwise(slot.node for slot in self._of.cluster.slots):
             hop, wish = self._of.cluster.paths.of(one), wished.get(one)

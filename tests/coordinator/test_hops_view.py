@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from daemon import messages as msg
 from daemon.cluster import events as cl
-from daemon.cluster.paths import Wish
+from daemon.cluster.wish import Wish
 from daemon.coordinator.views import hops_view
 from daemon.hop_path import HopPath
 from daemon.scheduler.hops import Hops
@@ -34,7 +34,7 @@ def test_each_hop_has_its_path_its_times_and_why_it_is_not_rdma() -> None:
     assert between == {
         "path": "zmq (plain)", "not_rdma": "it is not enabled", "fallbacks": {}, "p50": 0.5
     }  # fmt: skip
-    world.cluster.paths.wish("a", Wish(HopPath.RDMA, 1, 1, ""))
+    world.cluster.paths.wish(Wish("a", HopPath.RDMA, 1, 1, ""))
     world.step(cl.Tick())
     world.step(msg.PathTaken("a", "s1", world.cluster.epoch, 1, "rdma", ""))
     stats.path_changed(1, HopPath.RDMA, 2.0)

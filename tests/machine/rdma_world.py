@@ -20,10 +20,10 @@ from daemon.cluster.rdma.events import (
     Tested,
     TestWanted,
     ToProcess,
-    WishPath,
 )
 from daemon.cluster.rdma.policy import Rdma
 from daemon.cluster.rdma.rules import RdmaRules
+from daemon.cluster.wish import Wish
 from daemon.hop_path import HopPath
 
 STEP = 0.25
@@ -94,7 +94,7 @@ class World:
         self.term = 1
         self.memory: Remember | None = None
         self.rdma = Rdma(RULES, self.term)
-        self.paths: dict[str, WishPath] = {}
+        self.paths: dict[str, Wish] = {}
         self.over: list[GroupOver] = []
         self.started: list[tuple[str, msg.RdmaStart]] = []
         self.stopped: list[tuple[str, msg.RdmaStop]] = []
@@ -119,8 +119,8 @@ class World:
                     if isinstance(action.message, msg.RdmaProbe):
                         self.probes.append(action)
                     self._send(("process", action))
-                case WishPath():
-                    self.paths[action.node] = action
+                case Wish():
+                    self.paths[action.sender] = action
                 case GroupOver():
                     self.over.append(action)
                 case Remember():

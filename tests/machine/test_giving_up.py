@@ -9,8 +9,8 @@ import pytest
 
 from daemon import messages as msg
 from daemon.cluster import events as cl
-from daemon.cluster.paths import Wish
 from daemon.cluster.rebalance import Phase
+from daemon.cluster.wish import Wish
 from daemon.hop_path import HopPath
 from tests.machine.moving import HALVES, UP, Moving, again, ended, held, layout, settled, two
 from tests.machine.world import RULES, stage
@@ -68,7 +68,7 @@ def test_unwanted_at_any_moment_it_is_as_it_was(moment: Any) -> None:
 def test_a_path_that_ends_under_the_barrier_ends_it(moment: Any) -> None:
     """At any other moment the frames in flight are issued again, and it goes on."""
     world = two()
-    world.cluster.paths.wish("a", Wish(HopPath.RDMA, 1, 1, ""))
+    world.cluster.paths.wish(Wish("a", HopPath.RDMA, 1, 1, ""))
     moment(world)
     world.take(cl.FramesLost)
     world.step(msg.PathLost("b", "s1", world.cluster.epoch, 1, False, "gone", "it ended"))

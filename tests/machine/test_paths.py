@@ -9,7 +9,8 @@ import pytest
 
 from daemon import messages as msg
 from daemon.cluster import events as cl
-from daemon.cluster.paths import NOT_ENABLED, Hop, Wish
+from daemon.cluster.paths import Hop
+from daemon.cluster.wish import NOT_ENABLED, Wish
 from daemon.hop_path import HopPath
 from tests.machine.world import World, beat
 
@@ -27,7 +28,7 @@ def up(*names: str) -> World:
 
 
 def wish(world: World, sender: str, rank: int, group: int = 1) -> None:
-    world.cluster.paths.wish(sender, Wish(RDMA, group, rank, ""))
+    world.cluster.paths.wish(Wish(sender, RDMA, group, rank, ""))
     world.step(cl.Tick())
 
 
@@ -119,7 +120,7 @@ def test_answers_to_something_else_change_nothing(change: dict[str, Any]) -> Non
 
 def test_a_planned_way_back_loses_nothing() -> None:
     world = by_rdma()
-    world.cluster.paths.wish("a", Wish(why="as somebody said"))
+    world.cluster.paths.wish(Wish("a", why="as somebody said"))
     world.step(cl.Tick())
     ((node, ask),) = asked(world)
     assert (node, ask.path, ask.group) == ("a", "zmq", 1), "the group goes on"
@@ -223,7 +224,7 @@ def test_a_new_term_forgets_groups_and_wishes() -> None:
     for node in ("a", "b"):
         world.step(msg.Assigned(node, "s1", world.cluster.epoch))
     assert world.cluster.up
-    assert hop_of(world, "a").wish == Wish()
+    assert hop_of(world, "a").wish == Wish("a")
     world.seen.clear()
     wish(world, "a", 1)
     assert [(a.term, a.turn) for _, a in asked(world)] == [(5, 1)]

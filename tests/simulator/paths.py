@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from daemon import messages as msg
-from daemon.cluster.paths import Wish
+from daemon.cluster.wish import Wish
 from daemon.hop_path import HopPath
 from daemon.ring.junction import HOLD_SECONDS, Junction
 from tests.simulator.faults import Rates
@@ -162,9 +162,9 @@ class Rdma:
             return
         index = self._rng.randrange(len(paths.hops))
         hop = paths.hops[index]
-        back = Wish(why="nobody wants it")
-        forth = Wish(HopPath.RDMA, self.group, index + 1, "")
-        paths.wish(hop.sender, back if hop.wish.path is HopPath.RDMA else forth)
+        back = Wish(hop.sender, why="nobody wants it")
+        forth = Wish(hop.sender, HopPath.RDMA, self.group, index + 1, "")
+        paths.wish(back if hop.wish.path is HopPath.RDMA else forth)
 
     def _end(self) -> None:
         """A member dies; the others notice it sooner or later, and begin again with another."""

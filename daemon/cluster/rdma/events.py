@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from daemon import messages as msg
 from daemon.cluster.events import GroupLost, Note, ToNode
-from daemon.hop_path import HopPath
+from daemon.cluster.wish import Wish
 
 # --- events: messages of nodes and their rdma processes come as they are --------------------------
 
@@ -78,19 +78,6 @@ class FindCables:
 
 
 @dataclass(frozen=True, slots=True)
-class WishPath:
-    """The hop that leaves `node` is to use this path: to `rank` of `group` where it is RDMA. `why`
-    says why it is not, or "".
-    """
-
-    node: str
-    path: HopPath
-    group: int
-    rank: int
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
 class GroupOver:
     """The group has ended or is about to be ended: no hop may use it. `reason` is for programs."""
 
@@ -121,4 +108,4 @@ class Remember:
     why: str
 
 
-Action = ToNode | ToProcess | FindCables | WishPath | GroupOver | Tested | Remember | Note
+Action = ToNode | ToProcess | FindCables | Wish | GroupOver | Tested | Remember | Note

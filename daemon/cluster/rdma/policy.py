@@ -16,7 +16,6 @@ from itertools import count
 
 from daemon import messages as msg
 from daemon.cluster.events import GroupLost, Note
-from daemon.cluster.paths import NOT_ENABLED
 from daemon.cluster.rdma.attempts import BLAMELESS, Attempts
 from daemon.cluster.rdma.events import (
     Action,
@@ -28,7 +27,6 @@ from daemon.cluster.rdma.events import (
     PolicyIs,
     Remember,
     TestWanted,
-    WishPath,
 )
 from daemon.cluster.rdma.group import Group, Phase
 from daemon.cluster.rdma.leftovers import Leftovers
@@ -37,7 +35,8 @@ from daemon.cluster.rdma.offers import Offers, hops
 from daemon.cluster.rdma.rules import RdmaRules
 from daemon.cluster.rdma.trials import Trials
 from daemon.cluster.rdma.tryout import Need, Tryout
-from daemon.cluster.rdma.wishes import wish
+from daemon.cluster.rdma.wishes import Wishes
+from daemon.cluster.wish import NOT_ENABLED, Wish
 from daemon.hop_path import HopPath
 
 
@@ -64,7 +63,7 @@ class Rdma:
         self.trials = Trials(rules, term, numbers)
         self._tryout = Tryout(rules, term, numbers)
         self._leftovers = Leftovers(rules)
-        self._wished: dict[str, WishPath] = {}
+        self._wishes = Wishes()
         if memory:
             self.attempts.restore(memory.failures, memory.quarantine, memory.why)
 
@@ -79,9 +78,9 @@ class Rdma:
         return not self.group.deaf or self._now - self.group.begun_at > self._rules.join_within
 
     @property
-    def wishes(self) -> list[WishPath]:
+    def wishes(self) -> list[Wish]:
         """Of every hop of the pipeline, in its order."""
-        return [self._wished[node] for node, _ in hops(self._pipeline) if node in self._wished]
+        return self._wishes.of(self._pipeline)
 
     def knows(self, offer: msg.RdmaOffer) -> bool:
         """Whether it comes from a shardd that is there, as far as ClusterIs has told."""
@@ -134,7 +133,7 @@ class Rdma:
         self._present, self._idle = cluster.incarnations, cluster.idle
         if cluster.pipeline != self._pipeline:
             self._pipeline, self._since, self._soon = cluster.pipeline, now, True
-            self._wished.clear()
+            self._wishes.forget()
 
     def _cables(self, found: CablesAre, now: float) -> list[Action]:
         group = self.group
@@ -268,19 +267,13 @@ class Rdma:
     # --- what the hops are told ---
 
     def _wish(self, now: float) -> list[Action]:
-        actions: list[Action] = []
-        waits = self.waits if self.enabled else NOT_ENABLED
-        for sender, receiver in hops(self._pipeline):
-            wished = wish(sender, receiver, self.group, self.offers, self.trials, waits)
-            if not self.enabled:
-                wished = WishPath(sender, HopPath.ZMQ, 0, 0, NOT_ENABLED)
-            if wished == self._wished.get(sender):
-                continue
-            self._wished[sender] = wished
-            actions.append(wished)
-            if self.group and wished.path is HopPath.RDMA and self.group.used_at is None:
-                self.group.used_at = now
         group = self.group
+        fresh = self._wishes.renew(
+            self._pipeline, group, self.offers, self.trials, self.waits, self.enabled
+        )
+        if group and group.used_at is None and any(one.path is HopPath.RDMA for one in fresh):
+            group.used_at = now
+        actions: list[Action] = [*fresh]
         if group and group.used_at and not group.proven and not self.trials.deciding:
             group.proven = True
             self.attempts.succeeded()
@@ -298,6 +291,4 @@ class Rdma:
         if self.group:
             self.group.check_integrity()
             assert self.group.number == self._last, "another group came after this one"
-        used = {wish.group for wish in self._wished.values() if wish.path is HopPath.RDMA}
-        assert not used or self.enabled, "a hop uses RDMA, which is not enabled"
-        assert used <= {self.group.number if self.group else 0}, "a hop uses another group"
+        self._wishes.check_integrity(self.group, self.enabled)
