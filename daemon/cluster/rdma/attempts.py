@@ -37,6 +37,7 @@ class Attempts:
         self._rules = rules
         self._pause = rules.first_pause
         self._not_before = float("-inf")
+        self._cables_again_at, self._no_cables = float("-inf"), ""
 
     def ended(
         self, machines: Machines, lasted: float | None, reason: str, why: str, now: float
@@ -84,6 +85,11 @@ class Attempts:
     def at_once(self) -> None:
         """An operator has asked: no pause. What has failed has failed all the same."""
         self._pause, self._not_before = self._rules.first_pause, float("-inf")
+        self._cables_again_at = float("-inf")
+
+    def not_cabled(self, why: str, now: float) -> None:
+        """No matrix connects the nodes: nothing was started. They are looked at again later."""
+        self._cables_again_at, self._no_cables = now + self._rules.probe_again_after, why
 
     def restore(self, failures: int, quarantine: Sequence[Mapping[str, Machine]], why: str) -> None:
         self.failures, self.why = failures, why
@@ -118,7 +124,7 @@ class Attempts:
             return why
         if now < self._not_before:
             return "the next group is started after a pause" + (f": {self.why}" if self.why else "")
-        return ""
+        return self._no_cables if now < self._cables_again_at else ""
 
     def check_integrity(self) -> None:
         assert 0 <= self.failures < self._rules.most_failures

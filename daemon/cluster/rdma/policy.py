@@ -58,7 +58,6 @@ class Rdma:
         self._idle = False
         self._soon = True  # a group may be begun without anything else happening
         self._last = 0  # number of the last group
-        self._cables_again_at, self._no_cables = float("-inf"), ""
         numbers = count(1)
         self.trials = Trials(rules, term, numbers)
         self._tryout = Tryout(rules, term, numbers)
@@ -96,7 +95,6 @@ class Rdma:
                 self.enabled = event.enabled
                 self.trials.careful = False
                 self.attempts.at_once()
-                self._cables_again_at = float("-inf")
                 self._soon = True
                 actions.append(self._remember())
             case ClusterIs():
@@ -140,8 +138,7 @@ class Rdma:
         if group is None or group.number != found.group or group.phase is not Phase.CABLES:
             return []
         if found.why:  # nothing was started: that costs no machine anything
-            self._cables_again_at = now + self._rules.probe_again_after
-            self._no_cables = found.why
+            self.attempts.not_cabled(found.why, now)
             return self._over(group, "lost", found.why, now)
         group.cabled(found, now)
         return []
@@ -226,12 +223,7 @@ class Rdma:
         gathering = now - self._since < self._rules.gather_within
         found = next_group(self._pipeline, self.offers, self.attempts, gathering, now)
         self._soon, self.waits = found.soon, found.why
-        if not found.members:
-            return []
-        if now < self._cables_again_at:
-            self.waits = self._no_cables
-            return []
-        return self._start(found.members, False, now)
+        return self._start(found.members, False, now) if found.members else []
 
     def _start(self, members: tuple[str, ...], trial: bool, now: float) -> list[Action]:
         if busy := self._leftovers.busy(self.offers, members):
