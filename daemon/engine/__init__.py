@@ -7,6 +7,7 @@
     kernels.py       where MLX keeps what it compiles                          no MLX
     errors.py        what can go wrong                                         no MLX
     stage.py         Stage: load, run, warm
+    forward.py       rows of sequences through its layers, together or one by one
     caches.py, kv.py, quantized.py, states.py    what a stage keeps of a sequence, of a layer
     quantization.py  whether a model's KV can be quantised                     no MLX
     snapshot.py      caches as bytes, and back

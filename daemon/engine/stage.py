@@ -13,14 +13,13 @@ from time import perf_counter
 
 import mlx.core as mx
 
-from daemon import logs
-from daemon.batching import MOST_TOGETHER, Batching
 from daemon.engine.attention import intercept_attention, warm_attention
 from daemon.engine.caches import CachePlan, SequenceCache
 from daemon.engine.checkpoint import read_catalog, read_json
 from daemon.engine.choosing import Choice
 from daemon.engine.compiling import compiler_works
 from daemon.engine.errors import CacheError, EngineError, WrongLayers
+from daemon.engine.forward import Forward, Row, blank
 from daemon.engine.head import Head, Sampled, collect
 from daemon.engine.loading import LoadedPart, load_part, strip
 from daemon.engine.model import ModelInfo, describe
@@ -33,32 +32,13 @@ from daemon.storage.form import LayerForm
 
 __all__ = ["Row", "Sampled", "Speed", "Stage"]
 
-log = logs.get("engine")
-
 # Numbers of tokens that are chosen in one step, compiled before the stage says that it is ready;
 # what lies between is filled up to the next, and what lies beyond runs uncompiled.
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 _MEASURED = (1, 2, 4, 8, 16)  # sequences in a step
-_MOST_PADDING = 2  # filled-up keys take so many times what is held at most
 _WARM_PREFILL = 32
 _WARM_STEPS = 3
 _WARM_SECONDS = 2.0  # after which nothing more is measured
-
-
-@dataclass(slots=True)
-class Row:
-    """One sequence's part of a microbatch.
-
-    `tokens` are the new ids; the cache holds everything before them. `history` are all ids of the
-    sequence up to and including these (only the last stage looks at it). `outputs` tokens are
-    chosen, after the last positions of the row.
-    """
-
-    cache: SequenceCache
-    tokens: Sequence[int]
-    history: Sequence[int]
-    outputs: int
-    params: SamplingParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +71,8 @@ class Stage:
         self._plan = CachePlan(part.partial.model, layers)
         self._head = Head(part.partial, info.vocab_size) if self.is_last else None
         intercept_attention()
-        self.batching = self._find_batching()
+        self._forward = Forward(part.partial, self._plan, info, self.is_first)
+        self.batching = self._forward.batching
 
     @classmethod
     def load(
@@ -147,7 +128,7 @@ class Stage:
         for kv_bits in KV_BITS:
             if not self.info.kv_quantization.refusal(kv_bits):
                 row = Row(self.new_cache(kv_bits), [0], [0], 0, SamplingParams())
-                self.run([row], None if self.is_first else [self._blank(1)])
+                self.run([row], None if self.is_first else [blank(self.info, 1)])
                 found[kv_bits] = row.cache.footprint()
         return found
 
@@ -161,7 +142,7 @@ class Stage:
         evaluates. Raises CacheError as `new_cache` does.
         """
         cache = self.new_cache(kv_bits)
-        hidden = None if self.is_first else self._blank(1)[None]
+        hidden = None if self.is_first else blank(self.info, 1)[None]
         cache.begin()
         self._partial.body(mx.zeros((1, 1), mx.int32), cache.entries, hidden)
         cache.advance(1)
@@ -179,12 +160,7 @@ class Stage:
         not fit; after any other exception the rows' caches are not to be used, unless they recover
         (SequenceCache.recover).
         """
-        entering = self._entering(rows, hidden)
-        lengths = [len(row.tokens) for row in rows]
-        if self._fit_together(rows, lengths):
-            leaving = self._together(rows, lengths, entering, self.batching)
-        else:
-            leaving = self._alone(rows, lengths, entering)
+        leaving = self._forward.run(rows, self._entering(rows, hidden))
         held = [array for row in rows for array in row.cache.arrays()]
         if self._head is None:
             carry = mx.contiguous(leaving)
@@ -198,7 +174,7 @@ class Stage:
         """
         if self._head is not None and self.compiled:
             for n in SIZES:
-                self._head.warm(self._blank(n)[None])
+                self._head.warm(blank(self.info, n)[None])
         warm_attention()
         self._time(1, _WARM_PREFILL)  # the first pass of a shape makes kernels and touches weights
         prefill = self._time(1, _WARM_PREFILL) / _WARM_PREFILL
@@ -217,77 +193,13 @@ class Stage:
         """Of norm, head and choice of one token, measured; 0 where they are not."""
         if self._head is None:
             return 0.0
-        hidden, best = self._blank(1)[None], inf
+        hidden, best = blank(self.info, 1)[None], inf
         mx.eval(hidden)
         for _ in range(_WARM_STEPS):
             start = perf_counter()
             mx.eval(self._head(hidden, [Choice(SamplingParams(), (), 0)]))
             best = min(best, perf_counter() - start)
         return best
-
-    def _find_batching(self) -> Batching:
-        """The most that the forward can be given, found out on graphs that are never evaluated."""
-        for batching, lengths in (
-            (Batching.SPANS, (2, 1)),
-            (Batching.STEPS, (1, 1)),
-            (Batching.PADDED, (1, 1)),
-        ):
-            rows = [Row(self.new_cache(), (0,) * n, (), 0, SamplingParams()) for n in lengths]
-            if batching is Batching.SPANS and rows[0].cache.states:
-                continue
-            hidden = None if self.is_first else self._blank(sum(lengths))
-            try:
-                self._together(rows, lengths, hidden, batching)
-            except (TypeError, AttributeError, ValueError, IndexError) as error:
-                log.debug("%s takes no %s: %s", self.info.name, batching.value, error)
-                continue
-            return batching
-        return Batching.ALONE
-
-    def _fit_together(self, rows: Sequence[Row], lengths: Sequence[int]) -> bool:
-        if len(rows) == 1 or self.batching is Batching.ALONE:
-            return False
-        if any(row.cache.states and not row.cache.length for row in rows):
-            return False  # it has no state yet that could stand beside the others'
-        if self.batching is Batching.PADDED:
-            held = [row.cache.length for row in rows]
-            if len(rows) * max(held) > _MOST_PADDING * sum(held):
-                return False  # one long sequence among short ones would fill memory with zeros
-        return max(lengths) <= (MOST_TOGETHER if self.batching is Batching.SPANS else 1)
-
-    def _together(
-        self,
-        rows: Sequence[Row],
-        lengths: Sequence[int],
-        entering: mx.array | None,
-        batching: Batching,
-    ) -> mx.array:
-        """One forward for all rows: hidden states [tokens, hidden_size], not evaluated."""
-        tokens = mx.array([token for row in rows for token in row.tokens], mx.int32)[:, None]
-        for row in rows:
-            row.cache.begin()
-        padded = batching is Batching.PADDED
-        entries = self._plan.together([row.cache for row in rows], lengths, padded)
-        hidden = None if entering is None else entering[:, None]
-        leaving = self._partial.body(tokens, entries, hidden)
-        for row, n in zip(rows, lengths, strict=True):
-            row.cache.advance(n)
-        return leaving[:, 0]
-
-    def _alone(
-        self, rows: Sequence[Row], lengths: Sequence[int], entering: mx.array | None
-    ) -> mx.array:
-        """One forward for each row; the same result."""
-        parts = []
-        start = 0
-        for row, n in zip(rows, lengths, strict=True):
-            tokens = mx.array([row.tokens], mx.int32)
-            hidden = None if entering is None else entering[None, start : start + n]
-            row.cache.begin()
-            parts.append(self._partial.body(tokens, row.cache.entries, hidden)[0])
-            row.cache.advance(n)
-            start += n
-        return parts[0] if len(parts) == 1 else mx.concatenate(parts)
 
     def _entering(self, rows: Sequence[Row], hidden: Sequence[mx.array] | None) -> mx.array | None:
         """Hidden states [tokens, hidden_size] of all rows, once they are known to fit."""
@@ -337,14 +249,11 @@ class Stage:
         mx.eval(arrays, held)
         return collect(arrays, wanted, [row.outputs for row in rows])
 
-    def _blank(self, n: int) -> mx.array:
-        return mx.zeros((n, self.info.hidden_size), getattr(mx, self.info.dtype))
-
     def _time(self, rows: int, n: int) -> float:
         """Seconds of a pass over `n` new tokens of each of `rows` sequences."""
-        blank = [Row(self.new_cache(), [0] * n, [0] * n, 1, SamplingParams()) for _ in range(rows)]
-        hidden = None if self.is_first else [self._blank(rows * n)]
+        fresh = [Row(self.new_cache(), [0] * n, [0] * n, 1, SamplingParams()) for _ in range(rows)]
+        hidden = None if self.is_first else [blank(self.info, rows * n)]
         mx.eval(hidden or [])
         start = perf_counter()
-        self.run(blank, hidden)
+        self.run(fresh, hidden)
         return perf_counter() - start

@@ -192,7 +192,7 @@ def test_one_long_sequence_does_not_fill_up_many_short_ones(tiny: MakeTiny) -> N
             cache = stage.new_cache()
             stage.run([Row(cache, [7] * length, [7] * length, 0, GREEDY)])
             rows.append(Row(cache, [3], [*[7] * length, 3], 1, GREEDY))
-        assert stage._fit_together(rows, [1] * len(rows)) is together
+        assert stage._forward._fit_together(rows, [1] * len(rows)) is together
 
 
 def test_states_stand_below_each_other_and_stay_apart() -> None:
