@@ -2,7 +2,8 @@
 
 One thread, one blocking poll over the control socket, the results' link and the desk where slow
 work is done. All decisions are made by `cluster.Cluster` and `scheduler.Scheduler`, and both are
-told what happened. What the first asks for is carried out here, what the second does by `Pipe`.
+told what happened. What the first asks for is carried out by `Acting`, what the second does by
+`Pipe`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from daemon.cluster.machine import Cluster
 from daemon.cluster.rules import Rules
 from daemon.config import Config
 from daemon.control import open_router
+from daemon.coordinator.acting import Acting
 from daemon.coordinator.clients import Clients
 from daemon.coordinator.desk import Desk
 from daemon.coordinator.drafting import Drafting
@@ -94,6 +96,7 @@ class Coordinator:
         waits = (SEND_SECONDS, self._poller, CONNECT_SECONDS)
         self._ring = Ring(self._context, results, networks, *waits)
         self._pipe = Pipe(self, self._ring)
+        self._acting = Acting(self, self._pipe)
         self._poller.register(self._router, zmq.POLLIN)
         self._poller.register(self.desk.wake, zmq.POLLIN)
         self._next_tick = 0.0
@@ -209,36 +212,7 @@ class Coordinator:
         self.clients.rebalancing.look()
 
     def do(self, actions: Iterable[cl.Action]) -> None:
-        for action in actions:
-            match action:
-                case cl.ToNode():
-                    self.to_node(action.node, action.message)
-                case cl.ToStage():
-                    self.to_stage(action.node, action.message)
-                case cl.PipelineUp():
-                    if action.moved:  # what stages were reading for the layout before
-                        self.saved_kv.pipeline_down()
-                    self._pipe.up(action)
-                case cl.SendBarrier():
-                    self._pipe.barrier()
-                case cl.PipelineDown():
-                    self.note("pipeline-down", "", action.why)
-                    now = time.monotonic()
-                    self.perform(self.scheduler.configure(None, now, intended=action.intended))
-                    self.saved_kv.pipeline_down()
-                    self.clients.streams.waiting(action.why)
-                case cl.RebalanceEnded():
-                    self.clients.rebalancing.ended(action)
-                case cl.LinkLost() | cl.FramesLost():
-                    self._pipe.lost(action.microbatch if isinstance(action, cl.LinkLost) else None)
-                case cl.GroupLost():
-                    self.rdma.lost(action)
-                case cl.PathChanged():
-                    self._pipe.path_changed(action)
-                case cl.LoadEnded():
-                    self._load_ended(action.failure)
-                case cl.Note():
-                    self.note(action.kind, action.node, action.text)
+        self._acting.do(actions)
 
     def to_node(self, node: str, message: msg.Message) -> bool:
         """False when it is not connected."""
@@ -283,13 +257,6 @@ class Coordinator:
         self.scheduler.residency.forget()
         self.happened(cl.ModelUnwanted())
         self.model = None
-
-    def _load_ended(self, failure: msg.Failure | None) -> None:
-        if failure:
-            self.clients.streams.cancel_all()
-            self.scheduler.residency.forget()
-            self.model = None
-        self.clients.loading.ended(failure)
 
     # --- scheduler ---
 
