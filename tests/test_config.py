@@ -34,7 +34,7 @@ models:
 security:
   plain_networks: ["10.0.0.0/24", "fe80::/10"]
 rdma:
-  backend: 'off'
+  backend: off
   address: tcp://10.0.0.2:7000
   group_starts: 5
 timeouts:
@@ -59,6 +59,14 @@ def write(tmp_path: Path, text: str | bytes) -> Path:
     file = tmp_path / "c.yaml"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     return file
+
+
+@pytest.mark.parametrize("written", ["off", "'off'"])
+def test_off_is_a_choice_though_yaml_takes_it_for_false(tmp_path: Path, written: str) -> None:
+    text = f"coordinator: {{speculation: {written}, rebalance: {written}}}\n"
+    config = load(write(tmp_path, f"{text}rdma: {{backend: {written}}}\n"))
+    assert config.rdma.backend == "off"
+    assert (config.coordinator.speculation, config.coordinator.rebalance) == ("off", "off")
 
 
 def test_a_full_file(tmp_path: Path) -> None:
@@ -158,6 +166,8 @@ REFUSED = [
     ("security:\n  plain_networks:\n    - 0.0.0.0/0\n", 3, "not for public networks"),
     ("security:\n  plain_networks: [8.8.8.0/24]\n", 2, "not for public networks"),
     ("rdma:\n  backend: mpi\n", 2, "one of auto, off, jaccl, ring, nccl"),
+    ("rdma:\n  backend: no\n", 2, "is 'no'; it must be one of auto, off, jaccl, ring, nccl"),
+    ("rdma:\n  backend: 1\n", 2, "must be text"),
     ("rdma:\n  address: tcp://10.0.0.2:0\n", 2, "the groups of mlx are neither encrypted"),
     ("rdma:\n  address: tcp://[::1]:0\n", 2, "nothing but IPv4"),
     ("rdma:\n  watchdog_s: 0.1\n", 2, "between 0.2 and 60 seconds"),

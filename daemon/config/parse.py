@@ -197,7 +197,7 @@ def seconds(low: float, high: float) -> Callable[[Value], float]:
 
 def choice(*known: str) -> Callable[[Value], str]:
     def parse(value: Value) -> str:
-        text = value.text()
+        text = value.choice()
         if text not in known:
             todo = did_you_mean(text, known, f"write '{known[0]}'")
             raise value.error(f"is '{text}'", f"it must be one of {', '.join(known)}", todo)

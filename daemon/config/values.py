@@ -36,6 +36,10 @@ class Value:
         """Text, or a whole number as it is written."""
         raise NotImplementedError
 
+    def choice(self) -> str:
+        """Text, or one of YAML's many words for true and false, as it is written: `off`."""
+        raise NotImplementedError
+
     def integer(self) -> int:
         raise NotImplementedError
 
@@ -81,6 +85,9 @@ class TextValue(Value):
         return self._text
 
     def word(self) -> str:
+        return self._text
+
+    def choice(self) -> str:
         return self._text
 
     def integer(self) -> int:
@@ -130,6 +137,9 @@ class YamlValue(Value):
 
     def word(self) -> str:
         return self._scalar("text or a whole number", "str int")
+
+    def choice(self) -> str:
+        return self._scalar("text", "str bool")
 
     def integer(self) -> int:
         written = self._scalar("a whole number", "int")
