@@ -27,9 +27,9 @@ from dataclasses import dataclass
 class RdmaOffer:
     """What a node could do and what it does: said after Welcome, when it changes, and every few
     seconds. `backends` are those of mx.distributed that it may use, best first; `address` is where
-    its part of the next group would listen (host:port), `devices` the RDMA devices by name. `boot`
-    names the boot; `starts_left` is how many more groups may be started in it, `why_not` why none
-    may be: "" when one may.
+    its part of the next group would listen (host:port), `devices` the RDMA devices by name,
+    `unplugged` those whose ports have no cable, for certain. `boot` names the boot; `starts_left`
+    is how many more groups may be started in it, `why_not` why none may be: "" when one may.
 
     `group`, `rank`, `size` and `pid` are those of the rdma process that there is now (`group` 0:
     there is none). `ended` is the last group that has ended here, or was to be ended before it
@@ -42,6 +42,7 @@ class RdmaOffer:
     backends: list[str]
     address: str
     devices: list[str]
+    unplugged: list[str]
     starts_left: int
     why_not: str
     group: int

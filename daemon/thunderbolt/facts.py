@@ -58,6 +58,11 @@ class Port:
         return next((gid for gid in self.gids if gid.startswith("::ffff:")), "")
 
 
+def device_of(interface: str) -> str:
+    """An RDMA device is called after its interface. Names change with boots: nothing keeps them."""
+    return f"rdma_{interface}"
+
+
 @dataclass(frozen=True, slots=True)
 class Machine:
     """`system` is Darwin, Linux, …; `model` as Mac16,11; `name` as "Mac Studio". `boot` names the

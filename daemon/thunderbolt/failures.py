@@ -30,7 +30,10 @@ class Advice:
     words: tuple[Word, ...] = ()
 
 
-REPLUG = "pull the Thunderbolt cable and put it in again, then restart the machine"
+REPLUG = (
+    "pull the Thunderbolt cable and put it in again two minutes later; if that does not help,"
+    " restart the machine"
+)
 TABLE = (
     Advice(
         "no-thunderbolt-5",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
-from daemon.thunderbolt.facts import MOST_PORTS, Machine, Port, UnreadableError
+from daemon.thunderbolt.facts import MOST_PORTS, Machine, Port, UnreadableError, device_of
 from daemon.thunderbolt.interfaces import Interface, parse_hardware_ports, parse_ifconfig
 from daemon.thunderbolt.profiler import parse
 from daemon.thunderbolt.run import Output
@@ -108,8 +108,7 @@ def _joined(
 def _with_device(
     port: Port, devices: Mapping[str, Device], interfaces: Mapping[str, Interface]
 ) -> Port:
-    """A device is called after its interface. Names change with boots: nothing keeps them."""
-    device = devices.get(f"rdma_{port.interface}") if port.interface else None
+    device = devices.get(device_of(port.interface)) if port.interface else None
     interface = interfaces.get(port.interface, Interface())
     bridges = [name for name, one in interfaces.items() if port.interface in one.members]
     return replace(

@@ -58,7 +58,8 @@ NO_TODO = "none is needed: hidden states travel by ZeroMQ"
 JACCL_GID = 1
 RESTART = "restart the machine; running work on it ends"
 REPLUG = (
-    "pull the Thunderbolt cable and put it in again; if that does not help, restart the machine"
+    "pull the Thunderbolt cable and put it in again two minutes later; if that does not help,"
+    " restart the machine"
 )
 
 

@@ -97,7 +97,7 @@ class World:
         for node in "ab":
             run = self.running.get(node)
             group, rank, size = (run.group, run.rank, 2) if run else (0, 0, 0)
-            told = (node, "s1", "boot", self.backends, f"{node}:7000", [], 3, "")
+            told = (node, "s1", "boot", self.backends, f"{node}:7000", [], [], 3, "")
             why_not = "" if self.backends else "it has Thunderbolt 4"
             offer = msg.RdmaOffer(*told, group, "ring", rank, size, 9, self.ended, "asked", "-")
             self.rdma.hear(replace(offer, why_not=why_not))

@@ -37,6 +37,7 @@ class Machine:
     name: str
     backends: list[str] = field(default_factory=lambda: ["ring"])
     devices: list[str] = field(default_factory=list)
+    unplugged: list[str] = field(default_factory=list)
     boot: str = "boot-1"
     shardd: str = "s1"
     budget: int = 1000
@@ -65,7 +66,8 @@ class Machine:
             self.boot,
             list(self.backends),
             f"{self.name}:{7000 + self.starts}",
-            list(self.devices),
+            [] if self.unplugged else list(self.devices),
+            list(self.unplugged),
             left,
             why,
             run.group if run else 0,

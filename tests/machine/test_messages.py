@@ -22,7 +22,7 @@ TAKEN = msg.PathTaken("a", "i", 2, 3, "zmq", "no RDMA here")
 LOST = msg.PathLost("a", "i", 2, 1, True, "gone", "it ended")
 
 OFFER = msg.RdmaOffer(
-    *("a", "i", "boot", ["jaccl"], "10.0.0.1:7000", ["rdma_en5"], 2, ""),
+    *("a", "i", "boot", ["jaccl"], "10.0.0.1:7000", ["rdma_en5"], ["rdma_en2"], 2, ""),
     *(7, "jaccl", 1, 3, 4711, 6, "signal", "signal SIGSEGV"),
 )
 

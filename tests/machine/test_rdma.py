@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from daemon.cluster.events import GroupLost
 from daemon.cluster.rdma.attempts import Attempts
 from daemon.cluster.rdma.events import CablesAre, Remember
 from daemon.hop_path import HopPath
-from tests.machine.rdma_world import RULES, World
+from tests.machine.rdma_world import RULES, Machine, World
 
 
 def standing(names: str = "abc") -> World:
@@ -125,10 +127,11 @@ def test_two_failed_starts_in_a_row_are_enough() -> None:
     assert world.rdma.settled
 
 
-@pytest.mark.parametrize("how", ["boot", "devices"])
+@pytest.mark.parametrize("how", ["boot", "devices", "cable"])
 def test_another_boot_or_cable_ends_the_quarantine(how: str) -> None:
     world = World()
     world.machines["b"].joins = False
+    world.machines["b"].devices = ["rdma_en2"]
     world.enable()
     world.run(100)
     world.restart_coordinator()
@@ -137,8 +140,15 @@ def test_another_boot_or_cable_ends_the_quarantine(how: str) -> None:
     world.machines["b"].joins = True
     if how == "boot":
         world.reboot("b")
-    else:
+    elif how == "devices":
         world.machines["b"].devices = ["rdma_en5"]
+    else:
+        world.machines["b"].unplugged = ["rdma_en3"]
+        world.run(5)
+        assert world.rdma.attempts.quarantine, "another port without a cable"
+        world.machines["b"].unplugged += ["rdma_en2"]
+        world.run(5)
+        world.machines["b"].unplugged = []
     world.run(20)
     assert world.on_rdma == "ab"
     assert world.memory is not None
@@ -454,13 +464,19 @@ def test_what_failed_is_released_by_nothing_but_a_change() -> None:
     attempts.succeeded()
     assert attempts.quarantined("ab")
     assert attempts.quarantined("cd")
-    for unknown in (("boot-1", ()), ("", ("rdma_en2",)), ("", ())):
-        assert not attempts.release({"a": unknown})
-    assert attempts.release({"a": ("boot-1", ("rdma_en2", "rdma_en3"))})
+
+    def release(node: str, boot: str, *devices: str, unplugged: tuple[str, ...] = ()) -> bool:
+        machine = Machine(node, boot=boot, devices=[*devices])
+        return attempts.release(replace(machine.offer(), unplugged=[*unplugged]))
+
+    assert not release("a", "boot-1")
+    assert not release("a", "", "rdma_en2", unplugged=("rdma_en5",))
+    assert not release("a", "")
+    assert release("a", "boot-1", "rdma_en3", "rdma_en2")
     assert not attempts.quarantined("ab")
     assert attempts.quarantined("cd"), "another group"
     assert not attempts.quarantined("bc")
-    assert attempts.release({"d": ("boot-2", ())})
+    assert release("d", "boot-2")
     assert not attempts.quarantined("cd")
 
 

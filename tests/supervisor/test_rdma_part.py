@@ -394,7 +394,8 @@ def test_what_a_mac_says_of_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("PATH", f"{tmp_path / 'tools'}:/usr/bin:/bin")
     write_tools(tmp_path / "tools", "mini-a")
     boot = "11111111-AAAA-4AAA-8AAA-111111111111"
-    assert found() == Found(boot, ("rdma_en3",), "")  # those without a cable are of no use
+    empty = ("rdma_en2", "rdma_en4")  # those without a cable are of no use
+    assert found() == Found(boot, ("rdma_en3",), "", empty)
     write_tools(tmp_path / "tools", "mini-tb4")
     assert "no Thunderbolt 5" in found().why_not
     write_tools(tmp_path / "tools", "mini-a", ibv_devinfo="sleep 100")

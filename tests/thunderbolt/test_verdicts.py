@@ -46,6 +46,12 @@ def test_two_machines_that_are_ready() -> None:
     assert offer(recorded("mini-a")).boot.startswith("11111111")
 
 
+@pytest.mark.parametrize("change", [{}, {"ibv_devices": "hangs"}, {"ibv_devinfo": "hangs"}])
+def test_ports_without_a_cable_are_known_whatever_the_driver_does(change: dict[str, str]) -> None:
+    assert offer(recorded("mini-a", **change)).unplugged == ["rdma_en2", "rdma_en4"]
+    assert offer(recorded("mini-a", system_profiler="hangs", **change)).unplugged == []
+
+
 def test_thunderbolt_4_is_never_sent_to_recovery() -> None:
     for flag in ("enabled", "disabled", ""):
         machine = replace(recorded("mini-tb4"), rdma=flag)

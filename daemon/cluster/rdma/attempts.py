@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from daemon import messages as msg
 from daemon.cluster.rdma.events import Remember
 from daemon.cluster.rdma.offers import Machine, Machines
 from daemon.cluster.rdma.rules import RdmaRules
@@ -98,11 +99,11 @@ class Attempts:
     def remember(self, enabled: bool) -> Remember:
         return Remember(enabled, self.failures, tuple(map(dict, self.quarantine)), self.why)
 
-    def release(self, present: Machines) -> bool:
-        """Set free the groups of which a machine has another boot or other devices. Whether there
-        were any.
+    def release(self, offer: msg.RdmaOffer) -> bool:
+        """Set free the groups of which this machine has another boot, other devices or a cable out.
+        Whether there were any.
         """
-        kept = [group for group in self.quarantine if not _changed(group, present)]
+        kept = [group for group in self.quarantine if not _changed(group, offer)]
         released = len(kept) < len(self.quarantine)
         if released:
             self.quarantine = kept
@@ -114,7 +115,8 @@ class Attempts:
         for group in self.quarantine:
             if len(group.keys() & set(nodes)) >= 2:
                 names = ", ".join(sorted(group))
-                what = f"not tried again until one of {names} is restarted or has other cables"
+                change = "is restarted, or a cable of it was out for two minutes"
+                what = f"not tried again until one of {names} {change}"
                 return f"{what}: {self.why}"
         return ""
 
@@ -136,10 +138,14 @@ class Attempts:
         self._pause = min(self._rules.longest_pause, 2 * self._pause)
 
 
-def _changed(then: Machines, now: Machines) -> bool:
-    """A boot or devices that are not known are no other ones: a tool may have failed."""
-    for node, (boot, devices) in then.items():
-        fresh, others = now.get(node, ("", ()))
-        if (boot and fresh and fresh != boot) or (others and others != devices):
-            return True
-    return False
+def _changed(then: Machines, offer: msg.RdmaOffer) -> bool:
+    """A boot or devices that are not known are no other ones: a tool may have failed. A cable that
+    is out is another one when it is in again.
+    """
+    if offer.node not in then:
+        return False
+    boot, devices = then[offer.node]
+    others = tuple(sorted(offer.devices))
+    rebooted = boot and offer.boot and offer.boot != boot
+    recabled = others and others != devices
+    return bool(rebooted or recabled or not set(devices).isdisjoint(offer.unplugged))

@@ -105,7 +105,7 @@ class Rdma:
                     why = f"{event.node}: {event.detail}"
                     if self.attempts.learn(event.reason, why, now):
                         actions.append(self._remember())
-                if self.attempts.release(self.offers.machines([event.node])):
+                if self.attempts.release(event):
                     actions.append(self._remember())
             case msg.RdmaJoined():
                 if self.group and self.group.said_by_member(event):

@@ -19,11 +19,14 @@ BUILT = (
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """`devices` that JACCL could use; where there are none, `why_not` says why."""
+    """`devices` that JACCL could use; where there are none, `why_not` says why. `unplugged` are
+    those whose ports have no cable, for certain.
+    """
 
     boot: str
     devices: tuple[str, ...]
     why_not: str
+    unplugged: tuple[str, ...] = ()
 
 
 async def find(looker: Looker) -> Found:
@@ -31,7 +34,7 @@ async def find(looker: Looker) -> Found:
     but what is not seen is not used.
     """
     has = offer((await looker.look(LOOK_SECONDS)).machine)
-    return Found(has.boot, tuple(has.devices), has.why_not)
+    return Found(has.boot, tuple(has.devices), has.why_not, tuple(has.unplugged))
 
 
 async def built_backends() -> tuple[str, ...]:

@@ -196,6 +196,7 @@ class RdmaPart:
             list(told.backends),
             self._address,
             list(self._found.devices),
+            list(self._found.unplugged),
             left,
             told.why_not or spent,
             running.group if running else 0,
