@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ class Reference:
         self.tokenizer: Any = load_tokenizer(folder)
         self.ties = 0
         self._known: dict[str | tuple[int, ...], list[int]] = {}
+        self._more: dict[str | tuple[int, ...], Iterator[int]] = {}
 
     def encode(self, prompt: str | tuple[int, ...]) -> list[int]:
         """Tokens stand for themselves."""
@@ -30,10 +32,11 @@ class Reference:
 
     def tokens(self, prompt: str | tuple[int, ...], count: int) -> list[int]:
         """The first `count` greedy tokens."""
-        known = self._known.get(prompt, [])
-        if len(known) < count:
-            steps = generate_step(mx.array(self.encode(prompt)), self.model, max_tokens=count)
-            known = self._known[prompt] = [int(token) for token, _ in steps]
+        known = self._known.setdefault(prompt, [])
+        if prompt not in self._more:
+            steps = generate_step(mx.array(self.encode(prompt)), self.model, max_tokens=-1)
+            self._more[prompt] = (int(token) for token, _ in steps)
+        known += islice(self._more[prompt], max(0, count - len(known)))
         return known[:count]
 
     def text(self, tokens: Sequence[int]) -> str:
