@@ -12,7 +12,7 @@ from tests.cluster.generation import Generation
 from tests.cluster.harness import Cluster
 from tests.cluster.prompts import CLASS, CODE
 from tests.cluster.reference import Reference
-from tests.cluster.shardctl import refused
+from tests.cluster.shardctl import all_refused, refused
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +51,9 @@ def test_a_prompt_over_the_context(cluster: Cluster) -> None:
 
 
 def test_options(cluster: Cluster) -> None:
-    for words in (
+    all_refused(
+        cluster,
+        2,
         ("generate", "x", "--temprature", "1"),
         ("generate", "x", "--temperature", "hot"),
         ("generate", "x", "--temperature", "-1"),
@@ -66,8 +68,7 @@ def test_options(cluster: Cluster) -> None:
         ("generate", "x", "--system", "you are"),
         ("staus",),
         ("-o", "yaml", "status"),
-    ):
-        refused(cluster, 2, *words)
+    )
     assert "no sequence" in refused(cluster, 1, "cancel", "0123abcd")
     refused(cluster, 2, "logs", "nobody")
 
