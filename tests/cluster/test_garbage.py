@@ -110,6 +110,7 @@ def test_the_control_socket(cluster: Cluster) -> None:
 @pytest.mark.usefixtures("unharmed")
 def test_well_formed_lies(cluster: Cluster) -> None:
     """Messages of the protocol, about nodes and processes that do not exist, or with odd values."""
+    short = {"prompt": "x", "max_tokens": 4}  # where a value means something, nobody reads it
     lies = [
         *map(lie_about, NOT_FROM_CLIENTS, ["nowhere"] * len(NOT_FROM_CLIENTS)),
         *map(lie_about, NOT_FROM_CLIENTS, ["n2"] * len(NOT_FROM_CLIENTS)),
@@ -122,15 +123,15 @@ def test_well_formed_lies(cluster: Cluster) -> None:
                     ("nonsense", {}),
                     ("generate", {}),
                     ("generate", {"prompt": 5}),
-                    ("generate", {"prompt": "x", "sampling": {"temperature": "hot"}}),
-                    ("generate", {"prompt": "x", "sampling": {"top_k": 3.5, "seed": 1.5}}),
-                    ("generate", {"prompt": "x", "sampling": {"logit_bias": [[1]]}}),
-                    ("generate", {"prompt": "x", "sampling": {"logit_bias": [[10**9, 1.0]]}}),
-                    ("generate", {"prompt": "x", "sampling": {"logit_bias": [[-7, 1.0]]}}),
-                    ("generate", {"prompt": "x", "sampling": {"temperature": float("nan")}}),
-                    ("generate", {"prompt": "x", "sampling": {"logprobs": "all"}}),
-                    ("generate", {"prompt": "x", "sampling": {"penalty_window": 2.5,
-                                                              "presence_penalty": 1.0}}),
+                    ("generate", {**short, "sampling": {"temperature": "hot"}}),
+                    ("generate", {**short, "sampling": {"top_k": 3.5, "seed": 1.5}}),
+                    ("generate", {**short, "sampling": {"logit_bias": [[1]]}}),
+                    ("generate", {**short, "sampling": {"logit_bias": [[10**9, 1.0]]}}),
+                    ("generate", {**short, "sampling": {"logit_bias": [[-7, 1.0]]}}),
+                    ("generate", {**short, "sampling": {"temperature": float("nan")}}),
+                    ("generate", {**short, "sampling": {"logprobs": "all"}}),
+                    ("generate", {**short, "sampling": {"penalty_window": 2.5,
+                                                       "presence_penalty": 1.0}}),
                     ("generate", {"messages": [{"role": 1}]}),
                     ("generate", {"prompt": "x", "max_tokens": 1 << 63}),
                     ("generate", {"prompt": "x", "stop": [""]}),
@@ -149,3 +150,13 @@ def test_well_formed_lies(cluster: Cluster) -> None:
     ]  # fmt: skip
     strangers.messages(cluster.address, zmq.DEALER, [[encode(lie)] for lie in lies])
     cluster.wait_ready()
+    # What has no end is not waited for.
+    (endless,) = until(
+        lambda: [
+            row["sequence"]
+            for row in cluster.ask("ps")["sequences"]
+            if row["prompt_tokens"] == 1 and row["output_tokens"] > 4
+        ],
+        "one is answered until the context is full",
+    )
+    cluster.ask("cancel", sequence=endless)
