@@ -11,7 +11,8 @@ from tests.cluster.prompts import CLASS, CODE, LONG, PROMPTS
 from tests.cluster.reference import Reference
 from tests.cluster.shardctl import running, shardctl
 
-ENDLESS = ("generate", "--raw", "--ignore-eos", "--max-tokens", "3000", CODE)
+GENERATE = ("generate", "--raw", "--ignore-eos", "--max-tokens")
+ENDLESS = (*GENERATE, "3000", CODE)
 
 
 def check_usable(cluster: Cluster, reference: Reference) -> None:
@@ -55,7 +56,7 @@ def test_by_ctrl_c(cluster: Cluster, reference: Reference) -> None:
 
 
 def test_by_a_client_that_is_killed(cluster: Cluster, reference: Reference) -> None:
-    with running(cluster, *ENDLESS) as process:
+    with running(cluster, *GENERATE, "1000", CODE) as process:
         assert process.stdout is not None
         assert process.stdout.read(8)
         process.kill()
