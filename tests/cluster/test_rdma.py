@@ -22,10 +22,11 @@ from tests.holding import Holding, holding
 
 PACE = "0.02"  # seconds more for each frame, until all is done that is done to a stream
 TOKENS = 500
+FEWER = 300  # where less is done to it
 LONG = 2000
 WARM, SWITCHES = 100, 1000
 GROWTH = 16 << 20  # bytes that a process may have more
-SIGNALS = [signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP]
+SIGNALS = [signal.SIGKILL, signal.SIGSTOP]
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +117,7 @@ def lose(ring: Cluster, reference: Reference, victim: int, sig: int) -> None:
     and only what was on its way is computed again.
     """
     stages = ring.stage_pids()
-    running = Generation(ring, CODE, TOKENS).wait_tokens(10)
+    running = Generation(ring, CODE, FEWER).wait_tokens(10)
     sequence, before = running.start["sequence"], ring.ask("pipeline")
     held = held_by(ring, sequence)
     os.kill(ring.child_pid(victim, "daemon.rdma"), sig)
@@ -133,7 +134,7 @@ def lose(ring: Cluster, reference: Reference, victim: int, sig: int) -> None:
     assert set(again) <= {"path"}, "no stage lacked anything"
     assert after["refills"] == before["refills"]
     assert after["epoch"] == before["epoch"]
-    assert len(running.tokens) == TOKENS
+    assert len(running.tokens) == FEWER
     assert ring.stage_pids() == stages
     assert 1 <= running.reply["reissues"] <= 3, "for the group, and for each sender that was late"
     assert not running.waited, "the pipeline was never down"
@@ -147,7 +148,7 @@ def test_a_process_that_goes_wrong(ring: Cluster, reference: Reference, sig: int
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("sig", SIGNALS, ids=lambda sig: sig.name)
+@pytest.mark.parametrize("sig", [*SIGNALS, signal.SIGSEGV], ids=lambda sig: sig.name)
 def test_a_hundred_that_go_wrong(ring: Cluster, reference: Reference, sig: int) -> None:
     for turn in range(100):
         ring.mark("pace-0", PACE)
