@@ -47,10 +47,8 @@ class Chaos:
         self.chance = random.Random(self.seed)
         self._hurt: dict[str, float] = {}
         self._under_way: Move | None = None
-        self._calm = {
-            prompt: Generation(self.cluster, prompt, MOST_TOKENS, **SAMPLING).result().tokens
-            for prompt in PROMPTS
-        }
+        calm = {p: Generation(self.cluster, p, MOST_TOKENS, **SAMPLING) for p in PROMPTS}
+        self._calm = {prompt: one.result().tokens for prompt, one in calm.items()}
 
     def ask(self) -> None:
         prompt, sampled = self.chance.choice(PROMPTS), self.chance.random() < 0.3
