@@ -1,4 +1,6 @@
-"""One cluster of three stages for most tests; the model is a copy, as training may replace it."""
+"""A cluster of three stages for most tests, and one of two; the model is a copy, as training may
+replace it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from daemon import embedded
-from tests.cluster.harness import Cluster
+from tests.cluster.harness import Cluster, clean
 from tests.cluster.reference import Reference
 
 
@@ -33,14 +35,21 @@ def _three(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Iter
     cluster.close()
 
 
+@pytest.fixture(scope="session")
+def _two(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("two") / "c"
+    cluster = Cluster(folder, (5, 3), {"embedded": model_folder}).start()
+    yield cluster
+    cluster.close()
+
+
 @pytest.fixture
 def cluster(_three: Cluster) -> Iterator[Cluster]:
-    """Ready and empty, before the test and after it."""
-    _three.forget_client()
-    _three.wait_ready()
-    yield _three
-    for marker in _three.marks.iterdir():
-        marker.unlink()
-    _three.forget_client()
-    _three.wait_ready()
-    _three.wait_empty()
+    with clean(_three):
+        yield _three
+
+
+@pytest.fixture
+def two(_two: Cluster) -> Iterator[Cluster]:
+    with clean(_two):
+        yield _two

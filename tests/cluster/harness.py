@@ -8,8 +8,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +21,7 @@ from ctl.endpoint import Endpoint
 from ctl.errors import CommandError
 
 PATIENCE = 45.0  # seconds: the machine may be busy with other things
-POLL = 0.05
+POLL = 0.02  # seconds
 RESUME_SECONDS = 8.0  # that a request waits for its client
 INJECTED = Path(__file__).parent / "injected"
 T = TypeVar("T")
@@ -257,3 +257,16 @@ class Cluster:
         fresh.write_text(text)
         fresh.rename(self.marks / name)
         return self.marks / f"{name}.done"
+
+
+@contextmanager
+def clean(cluster: Cluster) -> Iterator[None]:
+    """Ready and empty, before a test and after it."""
+    cluster.forget_client()
+    cluster.wait_ready()
+    yield
+    for marker in cluster.marks.iterdir():
+        marker.unlink()
+    cluster.forget_client()
+    cluster.wait_ready()
+    cluster.wait_empty()

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from tests.cluster.generation import Generation, arguments
 from tests.cluster.harness import Cluster, until
@@ -17,14 +13,6 @@ from tests.cluster.shardctl import refused, shardctl
 
 MORE = "\n\n\ndef factorial(n):\n    "
 LAST = "\n\nprint("
-
-
-@pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Iterator[Cluster]:
-    folder = tmp_path_factory.mktemp("talk") / "c"
-    cluster = Cluster(folder, (5, 3), {"embedded": model_folder}).start()
-    yield cluster
-    cluster.close()
 
 
 def turn(cluster: Cluster, text: str, count: int) -> Generation:
@@ -70,3 +58,4 @@ def test_a_conversation_goes_on_after_its_coordinator_was_killed(
     assert b"cached" in done.stderr
     listed = shardctl(two, "kv", "list")
     assert b"notes" in listed.stdout
+    two.ask("conversation.forget", conversation="notes")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.generation import Generation, arguments
-from tests.cluster.harness import PATIENCE, Cluster, until
+from tests.cluster.harness import PATIENCE, Cluster, clean, until
 from tests.cluster.prompts import CLASS, CODE, IMPORT, LONG
 from tests.cluster.reference import Reference
 from tests.cluster.shardctl import running, shardctl
@@ -34,11 +34,11 @@ MOST_KILLS = 6  # of one cluster: shardd gives a coordinator up that ends nine t
 
 
 @pytest.fixture(scope="module")
-def clusters() -> Iterator[list[Cluster]]:
-    """The one in use at the end."""
-    started: list[Cluster] = []
-    yield started
-    for one in started:
+def clusters(_three: Cluster) -> Iterator[list[Cluster]]:
+    """The one in use at the end, that of all tests at first."""
+    used = [_three]
+    yield used
+    for one in used[1:]:
         one.close()
 
 
@@ -46,19 +46,14 @@ def clusters() -> Iterator[list[Cluster]]:
 def cluster(
     clusters: list[Cluster], tmp_path_factory: pytest.TempPathFactory, model_folder: Path
 ) -> Iterator[Cluster]:
-    """Ready and empty, before the test and after it."""
-    if not clusters or KILLS[clusters[-1]] > MOST_KILLS - 3:
-        for one in clusters:
+    """One of which not many coordinators were killed."""
+    if KILLS[clusters[-1]] > MOST_KILLS - 3:
+        for one in clusters[1:]:
             one.close()
         folder = tmp_path_factory.mktemp("killed") / "c"
         clusters.append(Cluster(folder, (3, 3, 2), {"embedded": model_folder}).start())
-    cluster = clusters[-1]
-    yield cluster
-    for marker in cluster.marks.iterdir():
-        marker.unlink()
-    cluster.forget_client()
-    cluster.wait_ready()
-    cluster.wait_empty()
+    with clean(clusters[-1]):
+        yield clusters[-1]
 
 
 def kill(cluster: Cluster) -> int:
@@ -79,11 +74,11 @@ def logprobs(one: Generation) -> list[float]:
 
 
 def test_streams_of_every_kind_go_on(cluster: Cluster, reference: Reference) -> None:
-    alone = {kind: Generation(cluster, CODE, MANY, **o).result() for kind, o in KINDS.items()}
+    calm = {kind: Generation(cluster, CODE, MANY, **o) for kind, o in KINDS.items()}
     # Sampled text does not repeat itself: what ends it stands near its end, and nowhere before.
-    stopped = {"stop": [alone["sampled"].text[-60:-40]], **KINDS["sampled"]}
-    alone["stop"] = Generation(cluster, CODE, 2 * MANY, **stopped).result()
-    assert alone["stop"].reply["finish_reason"] == "stop"
+    stopped = {"stop": [calm["sampled"].result().text[-60:-40]], **KINDS["sampled"]}
+    calm["stop"] = Generation(cluster, CODE, 2 * MANY, **stopped).result()
+    assert calm["stop"].reply["finish_reason"] == "stop"
     cluster.wait_empty()
 
     stages = cluster.stage_pids()
@@ -93,9 +88,9 @@ def test_streams_of_every_kind_go_on(cluster: Cluster, reference: Reference) -> 
         one.wait_tokens(8)
     term = kill(cluster)
     for kind, one in together.items():
-        assert said(one.result()) == said(alone[kind]), kind
-        # What is computed together rounds otherwise in the last digits.
-        assert logprobs(one) == pytest.approx(logprobs(alone[kind]), abs=1e-3)
+        assert said(one.result()) == said(calm[kind].result()), kind
+        # What is computed with others rounds otherwise in the last digits.
+        assert logprobs(one) == pytest.approx(logprobs(calm[kind]), abs=1e-3)
     assert any(one.notes for one in together.values()), "nobody noticed"
     assert len(together["logprobs"].logprobs) == MANY
     reference.check(CODE, together["greedy"].tokens)
@@ -157,6 +152,16 @@ def test_the_end_of_a_stream_is_kept_for_a_while(cluster: Cluster, reference: Re
     reference.check(CODE, one.tokens)
 
 
+def test_another_client_takes_it_over(cluster: Cluster, reference: Reference) -> None:
+    one = Generation(cluster, CODE, LONGER).wait_tokens(10)
+    other = Generation(cluster, "", None, resume=one.start["sequence"], received=5)
+    error = one.join().error
+    assert error is not None
+    assert "another client has this request now" in error.line()
+    other.result()
+    assert other.tokens == reference.tokens(CODE, LONGER)[5:]
+
+
 @pytest.mark.soak
 def test_a_turn_of_a_conversation(cluster: Cluster, reference: Reference) -> None:
     wanted = arguments(CODE, TOKENS, conversation="killed")
@@ -202,16 +207,6 @@ def test_a_killed_client_is_followed_by_another(cluster: Cluster, reference: Ref
     assert done.returncode == 0, done.stderr
     expected = reference.text(reference.tokens(CODE, LONGER))
     assert done.stdout.decode().removesuffix("\n") == expected
-
-
-def test_another_client_takes_it_over(cluster: Cluster, reference: Reference) -> None:
-    one = Generation(cluster, CODE, LONGER).wait_tokens(10)
-    other = Generation(cluster, "", None, resume=one.start["sequence"], received=5)
-    error = one.join().error
-    assert error is not None
-    assert "another client has this request now" in error.line()
-    other.result()
-    assert other.tokens == reference.tokens(CODE, LONGER)[5:]
 
 
 def test_what_nobody_comes_back_for_is_cancelled(tmp_path: Path, model_folder: Path) -> None:

@@ -6,8 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
 import pytest
@@ -18,14 +16,6 @@ from tests.cluster.prompts import CLASS, CODE
 from tests.cluster.reference import Reference
 
 TOKENS = 400
-
-
-@pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Iterator[Cluster]:
-    folder = tmp_path_factory.mktemp("fence") / "c"
-    cluster = Cluster(folder, (5, 3), {"embedded": model_folder}).start()
-    yield cluster
-    cluster.close()
 
 
 def stop(cluster: Cluster) -> tuple[psutil.Process, int]:

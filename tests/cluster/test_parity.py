@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import mlx.core as mx
-import pytest
 from mlx_lm.generate import generate_step
 from mlx_lm.models.cache import QuantizedKVCache
 
@@ -16,14 +12,6 @@ from tests.cluster.prompts import CLASS, CODE, LONG, PROMPTS, UNICODE
 from tests.cluster.reference import Reference
 
 SAMPLED = {"temperature": 0.9, "top_p": 0.95, "top_k": 50, "seed": 7, "repetition_penalty": 1.1}
-
-
-@pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Iterator[Cluster]:
-    folder = tmp_path_factory.mktemp("two") / "c"
-    cluster = Cluster(folder, (2, 6), {"embedded": model_folder}).start()
-    yield cluster
-    cluster.close()
 
 
 def test_one_after_another(cluster: Cluster, reference: Reference) -> None:
@@ -53,7 +41,9 @@ def test_text_is_that_of_the_tokens(cluster: Cluster, reference: Reference) -> N
 
 def test_the_split_changes_nothing(two: Cluster, cluster: Cluster, reference: Reference) -> None:
     for prompt in (CODE, LONG):
-        reference.check(prompt, Generation(two, prompt, 48).result().tokens)
+        done = Generation(two, prompt, 48).result()
+        assert done.reply["cached_tokens"] == 0
+        reference.check(prompt, done.tokens)
 
 
 def test_a_seed_is_the_same_everywhere(two: Cluster, cluster: Cluster) -> None:
