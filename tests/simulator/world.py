@@ -165,10 +165,11 @@ class World:
         self._check_stages()
 
     def _over(self) -> bool:
+        if len(self.finished) < len(self.requests):
+            return False
         status = self.scheduler.status()
         return (
-            len(self.finished) == len(self.requests)
-            and not status["releases_pending"]
+            not status["releases_pending"]
             and not status["in_flight"]
             # A stage that hangs on what nobody waits for is found when it is needed again.
             and not any(s.working or s.queue for s in self.stages if not s.hung)
