@@ -45,6 +45,12 @@ def named(seed: int) -> Iterator[None]:
         raise
 
 
+def some(first: int, few: int, many: int) -> pytest.MarkDecorator:
+    """Few histories in every run of the tests, many in the soak."""
+    more = pytest.param(range(first, first + many), marks=pytest.mark.soak)
+    return pytest.mark.parametrize("seeds", [range(first, first + few), more], ids=str)
+
+
 def run(
     seeds: range,
     rates: Rates,
@@ -85,51 +91,60 @@ def test_any_history_gives_the_tokens_of_one_process(kind: str) -> None:
     assert happened["hits"] > 5, "nothing was reused"
 
 
+@some(100, 12, 25)
 @pytest.mark.parametrize("kind", ["calm", "losses", "all"])
-def test_where_memory_is_short_no_token_is_lost_or_doubled(kind: str) -> None:
-    happened = run(range(100, 125), KINDS[kind], crowd=True)
-    assert min(happened["preemptions"], happened["evictions"], happened["hits"]) >= 5
+def test_where_memory_is_short_no_token_is_lost_or_doubled(kind: str, seeds: range) -> None:
+    happened = run(seeds, KINDS[kind], crowd=True)
+    least = min(happened["preemptions"], happened["evictions"], happened["hits"])
+    assert least >= len(seeds) // 5
 
 
+@some(200, 15, 35)
 @pytest.mark.parametrize("crowd", [False, True])
 @pytest.mark.parametrize("kind", ["calm", "losses", "all"])
-def test_those_that_begin_alike_never_wait_for_nothing(kind: str, crowd: bool) -> None:
-    happened = run(range(200, 235), KINDS[kind], crowd=crowd, alike=True)
-    assert happened["followed"] > 30
+def test_those_that_begin_alike_never_wait_for_nothing(
+    kind: str, crowd: bool, seeds: range
+) -> None:
+    happened = run(seeds, KINDS[kind], crowd=crowd, alike=True)
+    assert happened["followed"] > 6 / 7 * len(seeds)
 
 
+@some(200, 25, 50)
 @pytest.mark.parametrize("kind", ["calm", "losses", "all"])
-def test_guessing_changes_no_token(kind: str) -> None:
-    happened = run(range(200, 240), KINDS[kind], guessing=True)
-    assert min(happened["right"], happened["wrong"], happened["cancelled"]) >= 20
-    run(range(240, 250), KINDS[kind], crowd=True, guessing=True)
+def test_guessing_changes_no_token(kind: str, seeds: range) -> None:
+    single = len(seeds) * 4 // 5
+    happened = run(seeds[:single], KINDS[kind], guessing=True)
+    assert min(happened["right"], happened["wrong"], happened["cancelled"]) >= single / 2
+    run(seeds[single:], KINDS[kind], crowd=True, guessing=True)
 
 
+@some(0, 20, 50)
 @pytest.mark.parametrize("guessing", [False, True])
-def test_stages_that_restart_are_refilled(guessing: bool) -> None:
+def test_stages_that_restart_are_refilled(guessing: bool, seeds: range) -> None:
     happened: Counter[str] = Counter()
-    for seed in range(50):
+    for seed in seeds:
         with named(seed):
             kinds = {"guessing": guessing, "wire": seed % 5 == 0}
             world = World(seed, RESTARTS, 4 + seed % 5, 2 + seed % 2, longest=100, **kinds)
             world.run()
         happened.update(world.scheduler.status()["refills"])
-    assert happened["begun"] > 60
-    assert happened["tokens"] > 600
+    assert happened["begun"] > 1.2 * len(seeds)
+    assert happened["tokens"] > 12 * len(seeds)
     assert 0 < happened["given up"] < happened["begun"] / 2, "some have a hole, most have none"
 
 
-def test_a_lost_frame_costs_no_more_than_what_was_in_it() -> None:
+@some(200, 30, 60)
+def test_a_lost_frame_costs_no_more_than_what_was_in_it(seeds: range) -> None:
     """Guesses of a dead attempt that stages still hold are no reason to begin again."""
     lost = 0
-    for seed in range(200, 260):
+    for seed in seeds:
         with named(seed):
             rates = Rates(link=0.1, kinds=(Fault.DROP,))
             world = World(seed, rates, 1, 2 + seed % 2, guessing=True, longest=120)
             world.run()
             assert world.again == 0
             lost += world.scheduler.reissues["missing"]
-    assert lost > 20
+    assert lost > len(seeds) / 3
 
 
 def test_another_coordinator_goes_on_where_the_one_before_was_killed() -> None:
