@@ -13,6 +13,9 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constrain
 # One compute thread per process: several processes share the cores, and results repeat.
 export OPENBLAS_NUM_THREADS := 1
 
+# A test of a cluster starts some ten processes: they are not to compile the program again each.
+unexport PYTHONDONTWRITEBYTECODE
+
 demo: $(VENV)/.runtime
 	@$(BIN)/shardctl demo $(ARGS)
 
