@@ -28,7 +28,9 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "soak.md"
 PARTS = {
     "engine/test_parity.py": "every split of every supported model gives mlx-lm's tokens",
+    "engine/test_batches.py": "sequences that come, go and are trimmed between steps",
     "engine/test_warm.py": "no model compiles anything after its first seconds",
+    "stage/test_reuse.py": "forks, evictions and faults with real models",
     "simulator/test_histories.py": (
         "thousands of simulated histories of loss, death and hanging, with crowds, restarts and "
         "prompts that begin alike: no token is wrong, lost or doubled"

@@ -58,7 +58,7 @@ def test_running_sequences_share_a_prompt(tiny: MakeTiny) -> None:
 
 
 @pytest.mark.parametrize(("architecture", "kv_bits"), ARCHITECTURES[:3])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.soak) for n in (1, 2))])
 def test_forks_evictions_and_faults_change_no_token(
     architecture: str, kv_bits: int, seed: int, tiny: MakeTiny
 ) -> None:
