@@ -92,6 +92,7 @@ class World:
         self.now = 100.0
         self.machines = {name: Machine(name) for name in names}
         self.pipeline = tuple(names)
+        self.told = self.pipeline  # as the policy knows it
         self.idle = False
         self.term = 1
         self.memory: Remember | None = None
@@ -175,7 +176,8 @@ class World:
                 self._say(machine.offer())
         self._processes()
         present = {m.name: m.shardd for m in self.machines.values()}
-        self.step(ClusterIs(self.pipeline, present, self.idle))
+        self.told = self.pipeline
+        self.step(ClusterIs(self.told, present, self.idle))
 
     def _arrive(self, what: object) -> None:
         match what:
@@ -288,8 +290,8 @@ class World:
     @property
     def on_rdma(self) -> str:
         """The nodes whose hops use RDMA, in pipeline order."""
-        last = self.pipeline[-1:]
-        hops = [n for n in self.pipeline if n not in last and n in self.paths]
+        last = self.told[-1:]
+        hops = [n for n in self.told if n not in last and n in self.paths]
         return "".join(n for n in hops if self.paths[n].path is HopPath.RDMA)
 
     def why(self, name: str) -> str:
