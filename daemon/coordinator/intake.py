@@ -64,7 +64,7 @@ class Intake:
         if wanted.messages and not wanted.raw and not model.tokenizer.has_chat_template:
             what, why = f"{model.spec.name} has no chat template", "it is not a chat model"
             raise Refusal(EXIT_USAGE, what, why, "use a plain prompt (--raw)")
-        if refusal := _kv_refusal(model, wanted.kv_bits or EXACT):
+        if refusal := self._kv_refusal(model, wanted.kv_bits or EXACT):
             raise refusal
         if refusal := self._taken(wanted):
             raise refusal
@@ -107,7 +107,7 @@ class Intake:
         began: float,
     ) -> None:
         turn = prepared if isinstance(prepared, RunningTurn) else None
-        refusal = _kv_refusal(model, turn.fidelity.kv_bits) if turn else None
+        refusal = self._kv_refusal(model, turn.fidelity.kv_bits) if turn else None
         if self._of.closing:
             refusal = _draining()
         elif model is not self._of.model:
@@ -138,6 +138,18 @@ class Intake:
                 self._of.saved_kv.load(stored, lambda _: self._go_on(sequence))
         else:
             self._submit(stream, request)
+
+    def _kv_refusal(self, model: ServedModel, kv_bits: int) -> Refusal | None:
+        """The model cannot, or one of its stages cannot: they all hold the same sequences."""
+        what = f"{model.spec.name} cannot hold its KV in {kv_bits} bits"
+        why, todo = model.info.kv_quantization.refusal(kv_bits), "use --kv-bits 0"
+        for slot in () if why or kv_bits == EXACT else self._of.cluster.slots:
+            member = self._of.cluster.members[slot.node]
+            if member.loaded and kv_bits not in member.memory.footprints:
+                why = f"MLX cannot compute with such keys on the device of {slot.node}"
+                todo += f"; `shardctl logs {slot.node}` has what MLX says"
+                break
+        return Refusal(EXIT_USAGE, what, why, todo) if why else None
 
     def _patience(self, tokens: int) -> float:
         """As long as computing these tokens would take: whatever comes of waiting, it takes no more
@@ -181,12 +193,6 @@ class Intake:
 def _draining() -> Refusal:
     what, why = "the cluster is draining", "it takes no new request before a node leaves"
     return Refusal(EXIT_REFUSED, what, why, "ask again later")
-
-
-def _kv_refusal(model: ServedModel, kv_bits: int) -> Refusal | None:
-    why = model.info.kv_quantization.refusal(kv_bits)
-    what = f"{model.spec.name} cannot hold its KV in {kv_bits} bits"
-    return Refusal(EXIT_USAGE, what, why, "use --kv-bits 0") if why else None
 
 
 def refusal_of(error: rq.RequestError, turn: RunningTurn | None) -> Refusal:

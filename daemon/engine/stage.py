@@ -13,6 +13,7 @@ from time import perf_counter
 
 import mlx.core as mx
 
+from daemon import logs
 from daemon.engine.attention import intercept_attention, warm_attention
 from daemon.engine.caches import CachePlan, SequenceCache
 from daemon.engine.checkpoint import read_catalog, read_json
@@ -23,6 +24,7 @@ from daemon.engine.forward import Forward, Row, blank
 from daemon.engine.head import Head, Sampled, collect
 from daemon.engine.loading import LoadedPart, load_part, strip
 from daemon.engine.model import ModelInfo, describe
+from daemon.engine.quantization import KVQuantization
 from daemon.engine.snapshot import forms
 from daemon.footprint import Footprint
 from daemon.kv_bits import EXACT, KV_BITS
@@ -32,12 +34,15 @@ from daemon.storage.form import LayerForm
 
 __all__ = ["Row", "Sampled", "Speed", "Stage"]
 
+log = logs.get("engine")
+
 # Numbers of tokens that are chosen in one step, compiled before the stage says that it is ready;
 # what lies between is filled up to the next, and what lies beyond runs uncompiled.
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 _MEASURED = (1, 2, 4, 8, 16)  # sequences in a step
 _WARM_PREFILL = 32
 _WARM_STEPS = 3
+_TRIED = (1, 8)  # tokens of a step and of a prompt, which MLX's GPUs multiply by other kernels
 _WARM_SECONDS = 2.0  # after which nothing more is measured
 
 
@@ -70,6 +75,7 @@ class Stage:
         self._partial = part.partial
         self._plan = CachePlan(part.partial.model, layers)
         self._head = Head(part.partial, info.vocab_size) if self.is_last else None
+        self._quantization = info.kv_quantization
         intercept_attention()
         self._forward = Forward(part.partial, self._plan, info, self.is_first)
         self.batching = self._forward.batching
@@ -103,17 +109,18 @@ class Stage:
         shared = held._part if held else None  # a stage's own class: nobody else needs it
         stage = cls(info, layers, load_part(folder, catalog, layers, progress, compiled, shared))
         stage.compiled = compiled
+        stage._quantization = stage._find_quantization()
         return stage
 
     def new_cache(self, kv_bits: int = EXACT) -> SequenceCache:
         """An empty cache for one sequence, its keys and values in `kv_bits` bits (0: exact).
 
-        Raises CacheError, with the model's name and the reason, when they cannot be quantised.
+        Raises CacheError, with the model's name and the reason, when they cannot be quantised, or
+        MLX cannot compute with such ones on this device.
         """
-        quantization = self.info.kv_quantization
-        if why := quantization.refusal(kv_bits):
+        if why := self._quantization.refusal(kv_bits):
             raise CacheError(f"{self.info.name} cannot hold its KV in {kv_bits} bits: {why}")
-        return self._plan.new(kv_bits, quantization.group_size)
+        return self._plan.new(kv_bits, self._quantization.group_size)
 
     def discard(self) -> None:
         """Not to be used any more: let go of all weights that no other stage shares. The modules
@@ -123,10 +130,12 @@ class Stage:
         self._part = replace(self._part, parameters={})
 
     def footprints(self) -> dict[int, Footprint]:
-        """What a sequence takes here, by the bits of its KV, where the model can have it so."""
+        """What a sequence takes here, by the bits of its KV, where model and device can have it
+        so.
+        """
         found = {}
         for kv_bits in KV_BITS:
-            if not self.info.kv_quantization.refusal(kv_bits):
+            if not self._quantization.refusal(kv_bits):
                 row = Row(self.new_cache(kv_bits), [0], [0], 0, SamplingParams())
                 self.run([row], None if self.is_first else [blank(self.info, 1)])
                 found[kv_bits] = row.cache.footprint()
@@ -200,6 +209,25 @@ class Stage:
             mx.eval(self._head(hidden, [Choice(SamplingParams(), (), 0)]))
             best = min(best, perf_counter() - start)
         return best
+
+    def _find_quantization(self) -> KVQuantization:
+        """The model's, if MLX can compute with it on this device. That is tried: which kernels
+        there are depends on shapes, types and on room to spare in a cache.
+        """
+        model = self.info.kv_quantization
+        for kv_bits in KV_BITS:
+            if kv_bits == EXACT or model.refusal(kv_bits):
+                continue
+            cache = self.new_cache(kv_bits)
+            try:
+                for n in _TRIED:
+                    row = Row(cache, [0] * n, (), 0, SamplingParams())
+                    self.run([row], None if self.is_first else [blank(self.info, n)])
+            except RuntimeError as error:  # MLX's
+                why = f"MLX cannot compute with such keys on this device: {error}"
+                log.warning("%s: KV in %d bits cannot be had: %s", self.info.name, kv_bits, why)
+                return KVQuantization(0, why)
+        return model
 
     def _entering(self, rows: Sequence[Row], hidden: Sequence[mx.array] | None) -> mx.array | None:
         """Hidden states [tokens, hidden_size] of all rows, once they are known to fit."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import mlx.core as mx
 import pytest
 
+from daemon.engine.errors import CacheError
 from daemon.engine.stage import Row
 from daemon.sampling import SamplingParams
 from tests.engine.conftest import MakeTiny
@@ -36,6 +38,23 @@ def test_bits_that_a_model_cannot_have_are_not_named(tiny: MakeTiny) -> None:
     (stage,) = load_split(tiny("qwen3", None).folder, (0, 4))
     exact, eight, four = (stage.footprints()[bits].token_bytes for bits in (0, 8, 4))
     assert exact > eight > four > 0
+
+
+def test_bits_that_a_device_cannot_compute_with_are_not_named(
+    tiny: MakeTiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As MLX's CUDA back end, which has no kernel for a cache with room to spare."""
+
+    def missing(*_: object, **__: object) -> mx.array:
+        raise RuntimeError("[quantized_matmul] No implementation")
+
+    monkeypatch.setattr(mx, "quantized_matmul", missing)
+    (stage,) = load_split(tiny("qwen3", None).folder, (0, 4))
+    assert list(stage.footprints()) == [0]
+    with pytest.raises(CacheError, match=r"in 8 bits: MLX cannot .* device: .*No implementation"):
+        stage.new_cache(8)
+    assert stage.warm().prefill > 0
+    stage.run([Row(stage.new_cache(), [1], [1], 1, SamplingParams())])
 
 
 def test_reach_is_that_of_the_cache_that_can_go_back_least(tiny: MakeTiny) -> None:
