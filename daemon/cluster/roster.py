@@ -184,11 +184,13 @@ class Roster:
             case msg.LoadFailed():
                 if member.asked != Holding(event.digest, LayerRange(event.start, event.end)):
                     return []  # of something that is not wanted any more
-                member.loaded, member.trouble = None, f"{event.what}: {event.why}"
+                known_trouble, member.trouble = member.trouble, f"{event.what}: {event.why}"
+                member.loaded = None
                 member.load_again_at = now + self._rules.load_again_after
                 what = f"{event.node}: {event.what}"
                 refused = LoadRefused(event.node, what, event.why, event.todo)
-                return [Note("load-failed", event.node, member.trouble), refused]
+                note = Note("load-failed", event.node, member.trouble)
+                return [refused] if known_trouble == member.trouble else [note, refused]
             case msg.Assigned():
                 member.assigned = max(member.assigned, event.epoch)
                 return []

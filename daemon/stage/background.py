@@ -79,6 +79,7 @@ class Background(threading.Thread):
             self._check_room()
             ready = load_stage(self.asked, self._folder, self._node, self._loading, self._held)
         except LoadError as failure:
+            log.error("cannot prepare: %s", failure, exc_info=failure.__cause__)
             error = failure
         except _Abandoned:
             return

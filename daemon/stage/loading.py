@@ -76,8 +76,8 @@ def load_stage(
     progress: Callable[[int, int], None],
     held: Stage | None = None,
 ) -> Ready:
-    """Everything that can go wrong is a LoadError. What `progress` raises passes through. Weights
-    that `held` has are shared with it.
+    """Everything that can go wrong is a LoadError, with MLX's or the disk's error as its cause.
+    What `progress` raises passes through. Weights that `held` has are shared with it.
     """
     began = time.monotonic()
     layers = LayerRange(load.start, load.end)
@@ -99,7 +99,6 @@ def load_stage(
         hidden = node.hidden_memory
         return Ready(stage, speed, seconds, memory, budget, footprints, coder, costs, hidden)
     except (RuntimeError, ValueError, MemoryError, OSError) as error:  # MLX's, the disk's
-        log.exception("loading failed")
         raise LoadError(folder, str(error), "see `shardctl logs` of this node") from error
 
 

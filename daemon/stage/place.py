@@ -55,6 +55,7 @@ class Place:
         self._saved = saved
         self._progress = progress
         self._say = say
+        self._refused: tuple[str, str] | None = None  # the last load that failed: model, why
 
     @property
     def layers(self) -> LayerRange | None:
@@ -98,13 +99,15 @@ class Place:
             ready = load_stage(load, folder, self._config.node, loading)
             self.open_ring(ready)
         except LoadError as error:
-            self._load_failed(load, str(error.path), error.cause, error.remedy)
+            cause = error.__cause__
+            self._load_failed(load, str(error.path), error.cause, error.remedy, cause)
             return
         except AddressError as error:
             self._load_failed(load, self._config.node.data_address, error.why, error.hint)
             return
         finally:
             progress.loading = False
+        self._refused = None
         worker = Worker(ready.stage, ready.coder, 0, self.clock, load.digest, ready.hidden)
         self.hold(worker, self.told(ready, load.digest))
         kernels.publish()  # it is this thread that compiles
@@ -130,8 +133,21 @@ class Place:
         self._progress.held = (held.digest, held.start, held.end)
         self._say(held)
 
-    def _load_failed(self, load: msg.Load, what: str, why: str, todo: str) -> None:
-        log.error("cannot load %s: %s: %s; %s", load.model, what, why, todo)
+    def _load_failed(
+        self,
+        load: msg.Load,
+        what: str,
+        why: str,
+        todo: str,
+        cause: BaseException | None = None,
+    ) -> None:
+        """It is asked for again and again: what fails as it did is one line, without the cause."""
+        refused = (load.model, f"{what}: {why}")
+        if refused == self._refused:
+            log.error("cannot load %s: %s, as before", *refused)
+        else:
+            log.error("cannot load %s: %s; %s", *refused, todo, exc_info=cause)
+        self._refused = refused
         self.unload()
         asked = (load.digest, load.start, load.end)
         self._say(msg.LoadFailed(self._node, self._incarnation, *asked, what, why, todo))

@@ -241,6 +241,9 @@ def test_a_load_that_nobody_waits_for_is_tried_until_it_is_mended() -> None:
     assert not world.take(cl.LoadEnded)
     assert world.cluster.state == "degraded"
     assert "no such file" in world.cluster.why_down
+    assert [n.kind for n in world.take(cl.Note)].count("load-failed") == 1
+    world.step(msg.LoadFailed("b", "s1", "d1", 4, 8, "model.safetensors", "no such file", "-"))
+    assert not [n for n in world.take(cl.Note) if n.kind == "load-failed"], "it is known"
     world.silent.clear()
     world.tick(RULES.load_again_after + 0.1, beat("a"), beat("b", digest=""))
     (ended,) = world.take(cl.LoadEnded)
