@@ -51,6 +51,8 @@ class Acting:
                     self._load_ended(action.failure)
                 case cl.Note():
                     of.note(action.kind, action.node, action.text)
+                    if action.kind == "load-failed" and not of.cluster.up:
+                        of.clients.streams.waiting(action.text)  # there may be nothing else to hear
 
     def _load_ended(self, failure: msg.Failure | None) -> None:
         of = self._of
