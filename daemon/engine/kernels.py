@@ -7,19 +7,18 @@ folder of its own. What this user's processes have compiled before is linked int
 new is linked back when it is whole.
 
     shardbus-UID/kernels/           whole files only
-    shardbus-UID/compiling/PID-…/   of one process; removed by the next that finds it dead
+    shardbus-UID/compiling/PID-…/   of one process, locked while it lives; removed by the next
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import stat
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-
-import psutil
 
 _folder: Path | None = None  # of this process: as its environment, there is one
 
@@ -37,6 +36,9 @@ def enter() -> None:
             return
         _remove_dead(home / "compiling")
         mine = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=home / "compiling"))
+        lock = _lock(mine)  # never closed: it ends with the process
+        if not os.path.samestat(os.fstat(lock), mine.lstat()):
+            return
         _link(home / "kernels", mine)
         os.environ["TMPDIR"] = str(mine)
         _folder = mine
@@ -58,7 +60,23 @@ def _link(source: Path, target: Path) -> None:
                 os.link(Path(folder) / name, there / name)
 
 
+def _lock(folder: Path) -> int:
+    """Its descriptor. OSError when a process that lives has it locked, or it is gone."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
 def _remove_dead(compiling: Path) -> None:
+    """Not by process id: containers that share the folder do not see each other's processes, and an
+    id may be another's by now.
+    """
     for folder in compiling.iterdir():
-        if not psutil.pid_exists(int(folder.name.partition("-")[0])):
+        with suppress(OSError):
+            lock = _lock(folder)
             shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)

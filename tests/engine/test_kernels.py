@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -68,3 +69,38 @@ def test_a_folder_that_others_can_write_to_is_not_used(tmp_path: Path) -> None:
     home.chmod(0o777)
     own, *_ = run(tmp_path)
     assert own == str(tmp_path), "MLX's own place"
+
+
+def test_the_folder_of_a_process_that_cannot_be_seen_stays(tmp_path: Path) -> None:
+    """It may live in another container with the same folder for temporary files."""
+    compiling = tmp_path / f"shardbus-{os.getuid()}" / "compiling"
+    unseen = compiling / "999999999-x"  # no process has this id
+    unseen.mkdir(parents=True)
+    compiling.parent.chmod(0o700)
+    descriptor = os.open(unseen, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        run(tmp_path)
+        assert unseen.exists()
+    finally:
+        os.close(descriptor)
+    run(tmp_path)
+    assert not unseen.exists()
+
+
+def test_the_folder_of_a_dead_process_goes_though_its_id_is_used_again(tmp_path: Path) -> None:
+    compiling = tmp_path / f"shardbus-{os.getuid()}" / "compiling"
+    dead = compiling / f"{os.getpid()}-x"
+    dead.mkdir(parents=True)
+    compiling.parent.chmod(0o700)
+    run(tmp_path)
+    assert not dead.exists()
+
+
+def test_what_has_another_name_is_no_reason_not_to_start(tmp_path: Path) -> None:
+    compiling = tmp_path / f"shardbus-{os.getuid()}" / "compiling"
+    compiling.mkdir(parents=True)
+    compiling.parent.chmod(0o700)
+    (compiling / "notes").write_text("")
+    own, *_ = run(tmp_path)
+    assert Path(own).parent == compiling
