@@ -26,14 +26,15 @@ _folder: Path | None = None  # of this process: as its environment, there is one
 def enter() -> None:
     """Before anything is compiled. Without a folder that is this user's alone MLX's own stays."""
     global _folder
-    # Asked for now, Python's own temporary files stay where they are.
-    home = Path(tempfile.gettempdir()) / f"shardbus-{os.getuid()}"
     with suppress(OSError):
-        for folder in (home, home / "kernels", home / "compiling"):
-            folder.mkdir(mode=0o700, exist_ok=True)
+        # Asked for now, Python's own temporary files stay where they are.
+        home = Path(tempfile.gettempdir()) / f"shardbus-{os.getuid()}"
+        home.mkdir(mode=0o700, exist_ok=True)
         found = home.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
             return
+        for folder in (home / "kernels", home / "compiling"):
+            folder.mkdir(mode=0o700, exist_ok=True)
         _remove_dead(home / "compiling")
         mine = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=home / "compiling"))
         lock = _lock(mine)  # never closed: it ends with the process

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from daemon.engine import kernels
+
 PROGRAM = """if True:
     import json, os, sys, tempfile
     from pathlib import Path
@@ -104,3 +106,22 @@ def test_what_has_another_name_is_no_reason_not_to_start(tmp_path: Path) -> None
     (compiling / "notes").write_text("")
     own, *_ = run(tmp_path)
     assert Path(own).parent == compiling
+
+
+def test_nothing_is_made_where_another_users_link_points(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    (tmp_path / f"shardbus-{os.getuid()}").symlink_to(elsewhere)
+    own, *_ = run(tmp_path)
+    assert own == str(tmp_path), "MLX's own place"
+    assert not [*elsewhere.iterdir()]
+
+
+def test_without_any_folder_for_temporary_files_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> str:
+        raise FileNotFoundError("no usable temporary directory")
+
+    monkeypatch.setenv("TMPDIR", "/where/it/was")
+    monkeypatch.setattr("tempfile.gettempdir", none)
+    kernels.enter()
+    assert os.environ["TMPDIR"] == "/where/it/was"
