@@ -20,6 +20,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+_MLX = "mlx"  # what MLX makes there; a compiler that was killed, or a child, may leave other things
 _folder: Path | None = None  # of this process: as its environment, there is one
 
 
@@ -40,7 +41,7 @@ def enter() -> None:
         lock = _lock(mine)  # never closed: it ends with the process
         if not os.path.samestat(os.fstat(lock), mine.lstat()):
             return
-        _link(home / "kernels", mine)
+        _link(home / "kernels" / _MLX, mine / _MLX)
         os.environ["TMPDIR"] = str(mine)
         _folder = mine
 
@@ -49,7 +50,7 @@ def publish() -> None:
     """While nothing is being compiled: let others have it."""
     if _folder:
         with suppress(OSError):  # a full disk: they compile it themselves
-            _link(_folder, _folder.parent.parent / "kernels")
+            _link(_folder / _MLX, _folder.parent.parent / "kernels" / _MLX)
 
 
 def _link(source: Path, target: Path) -> None:

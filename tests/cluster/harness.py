@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -87,6 +88,7 @@ class Cluster:
         config.write_text(yaml.safe_dump(self._config(name)), encoding="utf-8")
         environment = {k: v for k, v in os.environ.items() if not k.startswith("SHARDBUS_")}
         root = str(Path(__file__).resolve().parents[2])
+        environment["TMPDIR"] = tempfile.gettempdir()  # not what this process compiles into
         environment["PYTHONPATH"] = os.pathsep.join((str(INJECTED), root))
         environment["SHARDBUS_TEST_MARKS"] = str(self.marks)
         with (self.folder / f"{name}.log").open("ab") as log:

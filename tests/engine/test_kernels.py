@@ -24,6 +24,7 @@ PROGRAM = """if True:
     found = sorted(p.name for p in own.rglob("*.so"))
     import mlx.core as mx
     if "publish" in sys.argv:
+        (own / "half.o").write_bytes(b"half")
         mx.eval(mx.compile(lambda x: mx.exp(x) * x + 1)(mx.ones((2,))))
         kernels.publish()
     made = sorted(p.name for p in own.rglob("*.so"))
@@ -50,6 +51,7 @@ def test_what_one_has_compiled_the_next_finds(tmp_path: Path) -> None:
     second, found, _, _ = run(tmp_path)
     assert found == made
     assert second != first
+    assert not [*Path(second).rglob("half.o")], "as of a compiler that was killed"
     assert not Path(first).exists(), "it has ended"
     assert not (tmp_path / "mlx").exists(), "what all processes would share"
 
