@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import pytest
+
 from daemon.engine import kernels
 
 kernels.enter()
 
 
-def pytest_sessionfinish() -> None:
-    kernels.publish()
+@pytest.fixture(scope="module", autouse=True)
+def _kernels() -> Iterator[None]:
+    kernels.exchange()
+    yield
+    kernels.exchange()

@@ -68,10 +68,10 @@ class DraftProcess:
 
     def _load(self) -> None:
         log.info("loading %s to draft", self._model.name)
-        self._drafter, self._token_seconds = self._model.load(self._config.node, self._loading)
+        with kernels.warming(f"draft {self._model.name}", lambda: self._loading(0, 0)):
+            self._drafter, self._token_seconds = self._model.load(self._config.node, self._loading)
         log.info("%s drafts a token in %.1f ms", self._model.name, self._token_seconds * 1e3)
         self._hello_due = True
-        kernels.publish()
         settle()
 
     def _loading(self, done: int, total: int) -> None:

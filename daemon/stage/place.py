@@ -96,7 +96,9 @@ class Place:
 
         try:
             folder = self.folder(load.model, load.folder)
-            ready = load_stage(load, folder, self._config.node, loading)
+            # No other thread of this process compiles: nothing is computed while nothing is held.
+            with kernels.warming(f"{load.digest} {load.start}-{load.end}", lambda: reading(0, 0)):
+                ready = load_stage(load, folder, self._config.node, loading)
             self.open_ring(ready)
         except LoadError as error:
             cause = error.__cause__
@@ -110,7 +112,6 @@ class Place:
         self._refused = None
         worker = Worker(ready.stage, ready.coder, 0, self.clock, load.digest, ready.hidden)
         self.hold(worker, self.told(ready, load.digest))
-        kernels.publish()  # it is this thread that compiles
         settle()
 
     def told(self, ready: Ready, digest: str) -> msg.Loaded:

@@ -26,7 +26,7 @@ PROGRAM = """if True:
     if "publish" in sys.argv:
         (own / "half.o").write_bytes(b"half")
         mx.eval(mx.compile(lambda x: mx.exp(x) * x + 1)(mx.ones((2,))))
-        kernels.publish()
+        kernels.exchange()
     made = sorted(p.name for p in own.rglob("*.so"))
     print(json.dumps([str(own), found, made, tempfile.gettempdir()]))
 """
@@ -117,6 +117,52 @@ def test_nothing_is_made_where_another_users_link_points(tmp_path: Path) -> None
     own, *_ = run(tmp_path)
     assert own == str(tmp_path), "MLX's own place"
     assert not [*elsewhere.iterdir()]
+
+
+class WouldWait(Exception):
+    pass
+
+
+def refuse() -> None:
+    raise WouldWait
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of this process."""
+    monkeypatch.setattr(kernels.tempfile, "gettempdir", lambda: str(tmp_path))  # type: ignore[attr-defined]
+    monkeypatch.setattr(kernels, "_folder", None)
+    monkeypatch.setenv("TMPDIR", "")
+    kernels.enter()
+    return Path(os.environ["TMPDIR"])
+
+
+def test_of_those_that_start_together_one_compiles(own: Path) -> None:
+    kernel = own / "mlx" / "libone.so"
+    shared = own.parent.parent / "kernels" / "mlx" / "libone.so"
+    with kernels.warming("a", refuse):
+        with pytest.raises(WouldWait), kernels.warming("b", refuse):
+            pass
+        kernel.parent.mkdir()
+        kernel.write_bytes(b"whole")
+    assert shared.exists(), "the next one finds it"
+    with kernels.warming("b", refuse), kernels.warming("a", refuse):
+        pass  # what was compiled once waits for nobody
+
+
+def test_what_could_not_be_warmed_is_not_marked(own: Path) -> None:
+    with pytest.raises(OSError, match="it fails"), kernels.warming("a", refuse):
+        raise OSError("it fails")
+    with kernels.warming("b", refuse), pytest.raises(WouldWait), kernels.warming("a", refuse):
+        pass
+
+
+def test_who_compiles_for_ever_is_not_waited_for(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "LONGEST_SECONDS", 0.0)
+    with kernels.warming("a", refuse), kernels.warming("b", refuse):
+        pass
 
 
 def test_without_any_folder_for_temporary_files_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
