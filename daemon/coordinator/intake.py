@@ -144,8 +144,8 @@ class Intake:
         what = f"{model.spec.name} cannot hold its KV in {kv_bits} bits"
         why, todo = model.info.kv_quantization.refusal(kv_bits), "use --kv-bits 0"
         for slot in () if why or kv_bits == EXACT else self._of.cluster.slots:
-            member = self._of.cluster.members[slot.node]
-            if member.loaded and kv_bits not in member.memory.footprints:
+            member = self._of.cluster.members.get(slot.node)  # None: it has left
+            if member and member.loaded and kv_bits not in member.memory.footprints:
                 why = f"MLX cannot compute with such keys on the device of {slot.node}"
                 todo += f"; `shardctl logs {slot.node}` has what MLX says"
                 break

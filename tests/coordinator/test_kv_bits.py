@@ -69,3 +69,10 @@ def test_taken_where_it_can_be_done() -> None:
     of = coordinator(KVQuantization(64))
     Intake(of).generate(ANSWER, {"prompt": "x", "kv_bits": 8})
     assert len(of.asked) == 1
+
+
+def test_a_stage_that_has_left_says_nothing_of_it() -> None:
+    of = coordinator(KVQuantization(64))
+    of.cluster.slots = (SimpleNamespace(node="a"),)
+    Intake(of).generate(ANSWER, {"prompt": "x", "kv_bits": 8})
+    assert len(of.asked) == 1
