@@ -70,6 +70,11 @@ class Background(threading.Thread):
         """Its result is not wanted: it ends at the next weight."""
         self._abandoned = True
 
+    @staticmethod
+    def any_runs() -> bool:
+        """Abandoned ones too: such a one may be compiling still."""
+        return any(isinstance(thread, Background) for thread in threading.enumerate())
+
     def run(self) -> None:
         give_way()
         before = sys.getswitchinterval()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import mlx.core as mx
@@ -16,6 +17,7 @@ from daemon.engine.stage import Stage
 from daemon.layers import LayerRange
 from daemon.ring import Ring
 from daemon.service import settle, unsettle
+from daemon.stage.background import Background
 from daemon.stage.fence import Fence
 from daemon.stage.heartbeat import Clock, Progress
 from daemon.stage.loading import Ready, load_stage
@@ -96,8 +98,7 @@ class Place:
 
         try:
             folder = self.folder(load.model, load.folder)
-            # No other thread of this process compiles: nothing is computed while nothing is held.
-            with kernels.warming(f"{load.digest} {load.start}-{load.end}", lambda: reading(0, 0)):
+            with self._warming(load, reading):
                 ready = load_stage(load, folder, self._config.node, loading)
             self.open_ring(ready)
         except LoadError as error:
@@ -113,6 +114,15 @@ class Place:
         worker = Worker(ready.stage, ready.coder, 0, self.clock, load.digest, ready.hidden)
         self.hold(worker, self.told(ready, load.digest))
         settle()
+
+    @staticmethod
+    def _warming(
+        load: msg.Load, reading: Callable[[int, int], None]
+    ) -> AbstractContextManager[None]:
+        """This thread computes nothing while nothing is held; another load may be compiling."""
+        if Background.any_runs():
+            return nullcontext()
+        return kernels.warming(f"{load.digest} {load.start}-{load.end}", lambda: reading(0, 0))
 
     def told(self, ready: Ready, digest: str) -> msg.Loaded:
         return ready.told(self._node, self._incarnation, digest, self._ring.address)

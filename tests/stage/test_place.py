@@ -1,8 +1,9 @@
-"""Loads that fail, as the log has them and the coordinator hears of them."""
+"""Loads that fail, as the log has them and the coordinator hears of them, and those that do not."""
 
 from __future__ import annotations
 
 import logging
+import threading
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ import pytest
 from daemon import messages as msg
 from daemon.config import Config
 from daemon.config.sections import CoordinatorConfig, NodeConfig
+from daemon.stage.background import Background
 from daemon.stage.heartbeat import Progress
 from daemon.stage.place import Place
 from tests.engine.conftest import MakeTiny
@@ -53,3 +55,31 @@ def test_a_load_that_fails_again_as_it_did_is_one_line(
         "no kernel",
         "no memory",
     ]
+
+
+def test_what_was_compiled_is_shared_unless_another_load_may_be_compiling(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is abandoned ends only at its next weight."""
+    idle, shared, go_on = cast(Any, Idle()), [], threading.Event()
+    config = Config(NodeConfig(name="a"), CoordinatorConfig())
+    place = Place(config, "i", idle, idle, idle, Progress(), lambda: 0.0, idle.say)
+    for name in ("folder", "open_ring", "told", "hold"):
+        monkeypatch.setattr(place, name, idle.nothing)
+    monkeypatch.setattr("daemon.stage.place.load_stage", lambda *_: idle)
+    monkeypatch.setattr("daemon.stage.place.Worker", idle.nothing)
+    monkeypatch.setattr("daemon.stage.place.settle", idle.nothing)
+    monkeypatch.setattr("daemon.engine.kernels.exchange", lambda: shared.append("all"))
+    monkeypatch.setattr("daemon.engine.kernels._folder", tmp_path / "home" / "compiling" / "own")
+    (tmp_path / "home" / "warm").mkdir(parents=True)
+    monkeypatch.setattr(Background, "run", lambda self: go_on.wait())
+    load = msg.Load(1, "m", "folder", "d", 0, 1)
+    other = Background(idle, Path(), config.node, None, 0, 0, idle)
+    other.start()
+    other.abandon()
+    place.load(load, idle.nothing)
+    assert not shared
+    go_on.set()
+    other.join()
+    place.load(load, idle.nothing)
+    assert shared == ["all", "all"], "before it and after it"
