@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from daemon.rdma.ending import START, Ending
 
 AGAIN_SECONDS = 0.02
+LEAST_SECONDS = 2  # without a sign of life: the kernel asks for one after a second of silence
 GREETING_SECONDS = 1.0  # for who comes to say who it is: a neighbour does so at once
 if sys.platform == "darwin":
     IDLE_OPTION = socket.TCP_KEEPALIVE
@@ -65,17 +66,16 @@ def _break_when_dead(connection: socket.socket, seconds: float) -> None:
     """A cable that is pulled says nothing, and what is sent to it ends well in the kernel's buffer:
     both ends would wait for ever.
     """
-    probes = max(1, math.ceil(seconds) - 1)
+    whole = max(LEAST_SECONDS, math.ceil(seconds))
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (
         (IDLE_OPTION, 1),
         (socket.TCP_KEEPINTVL, 1),
-        (socket.TCP_KEEPCNT, probes),
+        (socket.TCP_KEEPCNT, whole - 1),
     ):
         connection.setsockopt(socket.IPPROTO_TCP, option, value)
     if sys.platform == "linux":  # which does not probe while something is not acknowledged
-        milliseconds = math.ceil(seconds) * 1000
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, whole * 1000)
 
 
 def _listen(host: str) -> socket.socket:
