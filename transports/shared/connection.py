@@ -67,12 +67,14 @@ class Connection:
             head, start, stop, _, memory = piece
             if stop < head.total:
                 continue
-            if start == 0:
-                payload = memoryview(bytes(memory))
-                self._lent.append(_Loan(over=True))
-            else:
+            if start:
                 payload = self._lend(memory)
-            self._free_lent()
+            else:
+                payload = memoryview(bytes(memory))
+                if self._lent:
+                    self._lent.append(_Loan(over=True))
+                else:
+                    self.reader.free()
             return payload, head.stamp
         return None
 
