@@ -59,7 +59,8 @@ PARTS = {
     "cluster/test_misfits.py": "a node whose weights differ in one byte",
     "cluster/test_rdma.py": (
         "rdma processes that are killed, stopped or crash while tokens come, a hundred times each: "
-        "no token is lost or doubled, and the stages stay as they were"
+        "no token is lost or doubled, and the stages stay as they were; a thousand switches of "
+        "hops leave nothing over"
     ),
     "machine/test_rdma_histories.py": "hundreds of histories of groups of RDMA, in any trouble",
     "simulator/test_paths.py": (
