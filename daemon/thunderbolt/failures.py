@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 
 from daemon.thunderbolt.facts import Machine
-from daemon.thunderbolt.verdicts import Word, of_machine
+from daemon.thunderbolt.verdicts import REPLUG, Word, of_machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,6 @@ class Advice:
     words: tuple[Word, ...] = ()
 
 
-REPLUG = (
-    "pull the Thunderbolt cable and put it in again two minutes later; if that does not help,"
-    " restart the machine"
-)
 TABLE = (
     Advice(
         "no-thunderbolt-5",
