@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 import yaml
@@ -19,7 +20,7 @@ _INTEGER = re.compile(r"[-+]?[0-9]{1,18}\Z")
 _BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
-class Value:
+class Value(ABC):
     """`key` is the dotted path, `origin` the place, `base` what a relative path starts from."""
 
     def __init__(self, key: str, origin: str, base: Path) -> None:
@@ -29,32 +30,32 @@ class Value:
         """A ConfigError about this value; `what` goes on after the key's name."""
         return ConfigError(self.origin, f"{self.key or 'the file'} {what}", why, todo)
 
-    def text(self) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def text(self) -> str: ...
 
+    @abstractmethod
     def word(self) -> str:
         """Text, or a whole number as it is written."""
-        raise NotImplementedError
 
+    @abstractmethod
     def choice(self) -> str:
         """Text, or one of YAML's many words for true and false, as it is written: `off`."""
-        raise NotImplementedError
 
-    def integer(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def integer(self) -> int: ...
 
-    def number(self) -> float:
-        raise NotImplementedError
+    @abstractmethod
+    def number(self) -> float: ...
 
-    def boolean(self) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def boolean(self) -> bool: ...
 
-    def items(self) -> list[Value]:
-        raise NotImplementedError
+    @abstractmethod
+    def items(self) -> list[Value]: ...
 
+    @abstractmethod
     def entries(self) -> list[tuple[Value, Value]]:
         """The pairs of a mapping, in order; no key comes twice."""
-        raise NotImplementedError
 
     def _number(self, written: str) -> float:
         try:
