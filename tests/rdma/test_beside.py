@@ -27,6 +27,7 @@ class Pair:
         self.hosts = [f"127.0.0.1:{port}" for port in free_ports(2)]
         self.found: dict[int, dict[int, socket.socket]] = {}
         self.ended: dict[int, Ending] = {}
+        self.watchdog_s = WATCHDOG_S
         self._threads: list[threading.Thread] = []
         self._stack = ExitStack()
 
@@ -62,7 +63,7 @@ class Pair:
         deadline = time.monotonic() + PATIENCE_S
         try:
             self.found[rank] = beside.connect_neighbours(
-                GROUP, rank, self.hosts, [1 - rank], deadline, WATCHDOG_S
+                GROUP, rank, self.hosts, [1 - rank], deadline, self.watchdog_s
             )
         except Ending as error:
             self.ended[rank] = error
@@ -100,7 +101,9 @@ def test_who_goes_at_once_is_forgotten(pair: Pair) -> None:
     assert connected(pair)
 
 
-def test_a_dead_cable_breaks_them(pair: Pair) -> None:
+@pytest.mark.parametrize(("watchdog_s", "seconds"), [(2.5, 3), (0.5, 2)])
+def test_a_dead_cable_breaks_them(pair: Pair, watchdog_s: float, seconds: int) -> None:
+    pair.watchdog_s = watchdog_s
     for rank in (1, 0):
         pair.start(rank)
     pair.join()
@@ -110,6 +113,8 @@ def test_a_dead_cable_breaks_them(pair: Pair) -> None:
             connection.getsockopt(socket.IPPROTO_TCP, option)
             for option in (beside.IDLE_OPTION, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
         ]
-        assert tcp == [1, 1, 2]  # three seconds
+        assert tcp == [1, 1, seconds - 1]
         if sys.platform == "linux":
-            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 3000
+            assert (
+                connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == seconds * 1000
+            )
