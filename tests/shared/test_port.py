@@ -18,7 +18,7 @@ from transports.errors import EncodeError, LinkDown, LinkStalled
 from transports.limits import FrameLimits
 from transports.shared.greeting import GreetingError, Peer, pack_hello, read_hello
 from transports.shared.lanes import Hangup
-from transports.shared.layout import ALIVE, EAGER_BYTES, further_pieces, up
+from transports.shared.layout import ALIVE, EAGER_BYTES, SLOTS, further_pieces, up
 from transports.shared.message import plan, unpack
 from transports.shared.port import Loss
 from transports.wire import encode
@@ -79,6 +79,24 @@ def test_every_frame_waits_while_nobody_receives(pair: Pair) -> None:
         carry(pair, number, 1000)
         pair.look()
     assert [frame.microbatch for _ in range(20) if (frame := pair.port.receive(0))] == [*range(20)]
+
+
+def test_a_frame_that_was_taken_leaves_its_place(pair: Pair) -> None:
+    """One after the other, more than a lane can hold; also behind one that is still looked at."""
+    pair.connect()
+    for number in range(2 * SLOTS):
+        carry(pair, number, 1000)
+        assert pair.port.receive(0)
+    carry(pair, 0, 1 << 20)
+    held = pair.port.receive(0)
+    assert held
+    carry(pair, 1, 1000)
+    assert pair.port.receive(0)
+    del held
+    gc.collect()
+    for number in range(2 * SLOTS):
+        carry(pair, number, 1000)
+        assert pair.port.receive(0)
 
 
 def test_a_loop_that_stands_still_is_given_up(pair: Pair) -> None:
