@@ -74,10 +74,8 @@ def warming(what: str, waiting: Callable[[], None]) -> Iterator[None]:
         yield
         return
     warm = _folder.parent.parent / "warm"
-    mark = (
-        warm
-        / hashlib.blake2s(f"{metadata.version('mlx')} {what}".encode(), digest_size=8).hexdigest()
-    )
+    name = f"{metadata.version('mlx')} {what}".encode()
+    mark = warm / hashlib.blake2s(name, digest_size=8).hexdigest()
     turn = None if mark.exists() else _wait_for_turn(warm, waiting)
     try:
         exchange()
