@@ -109,7 +109,6 @@ class Stage:
         shared = held._part if held else None  # a stage's own class: nobody else needs it
         stage = cls(info, layers, load_part(folder, catalog, layers, progress, compiled, shared))
         stage.compiled = compiled
-        stage._quantization = stage._find_quantization()
         return stage
 
     def new_cache(self, kv_bits: int = EXACT) -> SequenceCache:
@@ -130,15 +129,20 @@ class Stage:
         self._part = replace(self._part, parameters={})
 
     def footprints(self) -> dict[int, Footprint]:
-        """What a sequence takes here, by the bits of its KV, where model and device can have it
-        so.
+        """What a sequence takes here, by the bits of its KV, where model and device can have it so.
+        That is tried: which kernels MLX has depends on shapes, types and on room to spare in a
+        cache. From then on `new_cache` refuses what cannot be computed with.
         """
-        found = {}
-        for kv_bits in KV_BITS:
-            if not self._quantization.refusal(kv_bits):
-                row = Row(self.new_cache(kv_bits), [0], [0], 0, SamplingParams())
-                self.run([row], None if self.is_first else [blank(self.info, 1)])
-                found[kv_bits] = row.cache.footprint()
+        found = {EXACT: self._footprint(EXACT)}
+        try:
+            for kv_bits in KV_BITS:
+                if kv_bits != EXACT and not self._quantization.refusal(kv_bits):
+                    found[kv_bits] = self._footprint(kv_bits)
+        except RuntimeError as error:  # MLX's
+            why = f"MLX cannot compute with such keys on this device: {error}"
+            log.warning("%s: KV in %d bits cannot be had: %s", self.info.name, kv_bits, why)
+            self._quantization = KVQuantization(0, why)
+            return {EXACT: found[EXACT]}
         return found
 
     @property
@@ -210,24 +214,12 @@ class Stage:
             best = min(best, perf_counter() - start)
         return best
 
-    def _find_quantization(self) -> KVQuantization:
-        """The model's, if MLX can compute with it on this device. That is tried: which kernels
-        there are depends on shapes, types and on room to spare in a cache.
-        """
-        model = self.info.kv_quantization
-        for kv_bits in KV_BITS:
-            if kv_bits == EXACT or model.refusal(kv_bits):
-                continue
-            cache = self.new_cache(kv_bits)
-            try:
-                for n in _TRIED:
-                    row = Row(cache, [0] * n, (), 0, SamplingParams())
-                    self.run([row], None if self.is_first else [blank(self.info, n)])
-            except RuntimeError as error:  # MLX's
-                why = f"MLX cannot compute with such keys on this device: {error}"
-                log.warning("%s: KV in %d bits cannot be had: %s", self.info.name, kv_bits, why)
-                return KVQuantization(0, why)
-        return model
+    def _footprint(self, kv_bits: int) -> Footprint:
+        cache = self.new_cache(kv_bits)
+        for n in _TRIED:
+            row = Row(cache, [0] * n, (), 0, SamplingParams())
+            self.run([row], None if self.is_first else [blank(self.info, n)])
+        return cache.footprint()
 
     def _entering(self, rows: Sequence[Row], hidden: Sequence[mx.array] | None) -> mx.array | None:
         """Hidden states [tokens, hidden_size] of all rows, once they are known to fit."""
